@@ -1,0 +1,1 @@
+"""Baton's processes, one folder each. A service imports `shared`, never another service."""

@@ -1,0 +1,63 @@
+"""The KV hand-off: one contiguous buffer per request, pushed once from prefill's staging to decode's.
+
+`layout` says what the bytes mean, `arena` owns the staging memory, `receiver` grants tickets and takes buffers in,
+`sender` pushes them; `tcp` and `shm` are the ways across. KV bytes never go over NATS.
+"""
+
+from typing import Protocol
+
+from shared.messages import Endpoint, KvGrant
+
+
+class Staging(Protocol):
+    """One reserved range of an arena. `release` gives it back, once; a second call does nothing."""
+
+    @property
+    def view(self) -> memoryview:
+        """Exactly the reserved bytes, writable."""
+        ...
+
+    def release(self) -> None:
+        """Nobody reads or writes the range any more."""
+        ...
+
+
+class Expected(Protocol):
+    """A push that was granted and has not come yet."""
+
+    @property
+    def ticket(self) -> bytes:
+        """Sixteen random bytes, valid for one push before the deadline."""
+        ...
+
+    async def received(self) -> Staging:
+        """The buffer, complete and verified; the caller releases it. Raises KvRefused or DeadlineExceeded."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody waits any more: the ticket is void and the staging is released. Idempotent."""
+        ...
+
+
+class KvReceiver(Protocol):
+    """Decode's end. Owns the listening sockets and its arena."""
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Where senders may push, best first."""
+        ...
+
+    def expect(self, key: str, nbytes: int, deadline_ms: int) -> Expected:
+        """Reserve staging for one push. Raises Overloaded when the arena or the number of transfers is at its bound."""
+        ...
+
+
+class KvSender(Protocol):
+    """Prefill's end."""
+
+    async def push(self, staging: Staging, grant: KvGrant) -> str:
+        """Push the range to the first endpoint of the grant that can be reached and wait for the receiver's word that
+        length and checksum agree. Returns the transport used. Raises KvRefused (the receiver said no), WorkerLost
+        (it went away) or DeadlineExceeded; the range is the caller's again in every case.
+        """
+        ...
