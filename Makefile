@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := torch,local,model,dev
 
-.PHONY: serve test test-all check format bench clean help
+.PHONY: serve test test-all lint check format bench clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,12 +23,13 @@ test: $(VENV)/.installed  ## all tests that need no Docker and no accelerator
 test-all: $(VENV)/.installed  ## the long suites too, and Docker's where an engine runs
 	$(BIN)/pytest -m "not gpu"
 
-check: $(VENV)/.installed  ## what CI runs
+lint: $(VENV)/.installed  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) test
+
+check: lint test  ## what CI runs
 
 format: $(VENV)/.installed  ## put the code in shape
 	$(BIN)/ruff format .

@@ -1,0 +1,32 @@
+"""`python -m bench [name ...]`: run the benchmarks (all of them unless named) and print one table at the end."""
+
+import argparse
+import importlib
+import sys
+
+from bench.table import Row, render
+
+NAMES = ("kv", "engine", "gateway")
+
+
+def main() -> int:
+    """Run and print; a benchmark that breaks is reported and the others still run."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which benchmarks (default: all)")
+    names = parser.parse_args().names or NAMES
+    rows: list[Row] = []
+    broken = []
+    for name in names:
+        print(f"bench {name} ...", flush=True)
+        try:
+            rows += importlib.import_module(f"bench.{name}").rows()
+        except Exception as error:  # noqa: BLE001  one benchmark's failure must not hide the others' figures
+            broken.append(f"{name}: {error!r}")
+    print(render(rows))
+    for line in broken:
+        print("broken:", line, file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
