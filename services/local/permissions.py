@@ -1,0 +1,132 @@
+"""Who may say and hear what over NATS: the one definition, rendered as a nats-server configuration.
+
+`baton up` renders it for its embedded server, `deploy/nats/nats.conf` is the same text for containers
+(`python -m services.local.permissions > deploy/nats/nats.conf`; a test holds them together). Holds no secret: each
+user's password is named by an environment variable of the server.
+
+A denied publish looks like a success to its sender, so everything is denied that is not listed here.
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from shared.messages import Role
+from shared.subjects import PREFIX, Subjects
+
+CLIENT = "client"
+"""The user of direct clients: sends requests, hears inboxes, nothing else."""
+OPERATOR = "operator"
+"""The user of `baton drain` and its like: speaks to control subjects, nothing else."""
+CLIENT_INBOXES = ["_INBOX.*", "_INBOX.*.*"]
+"""What client libraries make by default. Not `_INBOX.>`, and the services' own inboxes lie elsewhere."""
+LIMITS = """\
+max_payload: 1MB
+max_pending: 16MB
+max_connections: 4096
+write_deadline: "2s"
+# A frozen client is dropped after about four seconds; slacker than the clients' own pings of the server.
+ping_interval: "2s"
+ping_max: 2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One user of the server. `deny` closes what a wildcard of `publish` would open by accident."""
+
+    name: str
+    publish: list[str]
+    subscribe: list[str]
+    deny: list[str] = field(default_factory=list)
+
+
+def inbox(user: str) -> str:
+    """Name the space where a service's own answers arrive; nobody else may read there."""
+    return f"_INBOX_{user}.>"
+
+
+def password_variable(user: str) -> str:
+    """Name the environment variable of nats-server that holds a user's password."""
+    return f"BATON_NATS_PASSWORD_{user.upper()}"
+
+
+def users(prefix: str = PREFIX) -> list[User]:
+    """List every user with the least it needs. `*` stands for any scenario or any instance."""
+    s = Subjects(prefix)
+    inner = [f"{prefix}._frames.>", f"{prefix}._control.>", f"{prefix}._fleet.>", f"{prefix}._pulse"]
+    answers = [inbox(Role.MONITOR), inbox(OPERATOR)]  # to AssignRole and Drain
+    heard = [s.control("*"), s.map("*"), s.pulse()]  # by every service
+
+    def user(name: str, publish: list[str], subscribe: list[str]) -> User:
+        # `baton.*.requests` would match `baton._control.requests`: what begins with `_` needs a line of its own.
+        closed = [space for space in inner if not any(said.startswith(space.rstrip(">")) for said in publish)]
+        return User(name, publish, subscribe, closed)
+
+    statuses = s.status("*")  # `baton.*.status.*` covers `baton._fleet.status.*` too
+    return [
+        user(
+            Role.GATEWAY,
+            [s.prefill("*", "*"), s.cancel("*"), s.fleet_status(), *CLIENT_INBOXES, *answers],
+            [s.requests("*"), s.frames("*"), statuses, *heard, inbox(Role.GATEWAY)],
+        ),
+        user(
+            Role.PREFILL,
+            [s.decode("*", "*"), s.kv_ready("*"), s.frames("*"), statuses, inbox(Role.GATEWAY), *answers],
+            [s.prefill("*", "*"), s.cancel("*"), statuses, *heard, inbox(Role.PREFILL)],
+        ),
+        user(
+            Role.DECODE,
+            [s.frames("*"), statuses, inbox(Role.PREFILL), *answers],
+            [s.decode("*", "*"), s.cancel("*"), *heard, inbox(Role.DECODE)],
+        ),
+        user(
+            Role.MONITOR,
+            [s.map("*"), s.pulse(), s.control("*"), s.fleet_status(), *answers],
+            [statuses, s.kv_ready("*"), *heard, inbox(Role.MONITOR)],
+        ),
+        user(Role.STANDBY, [s.fleet_status(), *answers], [*heard, inbox(Role.STANDBY)]),
+        user(OPERATOR, [s.control("*")], [inbox(OPERATOR)]),
+        user(CLIENT, [s.requests("*")], CLIENT_INBOXES),
+    ]
+
+
+def render(prefix: str = PREFIX, *, listen: str = "0.0.0.0:4222", http: str | None = "127.0.0.1:8222") -> str:
+    """Write the text of a nats.conf. The monitoring port has no authentication and so stays on loopback."""
+    lines = [
+        "# Made by `python -m services.local.permissions`; change services/local/permissions.py instead.",
+        "# Passwords come from the environment of nats-server: letters and digits that begin with a letter.",
+        f"listen: {_quoted(listen)}",
+        *([f"http: {_quoted(http)}"] if http else []),
+        LIMITS.rstrip(),
+        "authorization {",
+        "  timeout: 2",
+        "  users = [",
+        *(line for user in users(prefix) for line in _user_lines(user)),
+        "  ]",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _user_lines(user: User) -> list[str]:
+    return [
+        "    {",
+        f"      user: {_quoted(user.name)}, password: ${password_variable(user.name)}",
+        "      permissions: {",
+        f"        publish: {{ allow: {_listed(user.publish)}, deny: {_listed(user.deny)} }}",
+        f"        subscribe: {{ allow: {_listed(user.subscribe)} }}",
+        "      }",
+        "    }",
+    ]
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
+
+
+def _listed(subjects: list[str]) -> str:
+    return "[" + ", ".join(_quoted(subject) for subject in subjects) + "]"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

