@@ -1,0 +1,175 @@
+"""Telemetry of one instance: traces, metrics, logs, and the names they use.
+
+Owns the tracer, the instance's own Prometheus registry and the log format. Must not be needed for anything: without
+an exporter, spans cost next to nothing and trace context still passes through.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+
+from shared.config import TelemetrySettings
+from shared.errors import ConfigError
+
+GEN_AI_SYSTEM: Final = "gen_ai.provider.name"
+GEN_AI_OPERATION: Final = "gen_ai.operation.name"
+GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
+GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
+GEN_AI_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+GEN_AI_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+GEN_AI_TEMPERATURE: Final = "gen_ai.request.temperature"
+GEN_AI_TOP_P: Final = "gen_ai.request.top_p"
+GEN_AI_SEED: Final = "gen_ai.request.seed"
+GEN_AI_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+GEN_AI_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+REQUEST_ID: Final = "baton.request.id"
+ATTEMPT: Final = "baton.attempt"
+SCENARIO: Final = "baton.scenario"
+INSTANCE: Final = "baton.instance"
+KV_BYTES: Final = "baton.kv.bytes"
+KV_TRANSPORT: Final = "baton.kv.transport"
+ERROR_TYPE: Final = "error.type"
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_PLAIN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def trace_headers() -> dict[str, str] | None:
+    """Return the current trace context as W3C headers; None where there is none."""
+    if not trace.get_current_span().get_span_context().is_valid:
+        return None
+    headers: dict[str, str] = {}
+    _PROPAGATOR.inject(headers)
+    return headers
+
+
+def extract_context(headers: Mapping[str, str]) -> Context:
+    """Read W3C headers, in whatever case they came. Nonsense gives an empty context."""
+    return _PROPAGATOR.extract({name.lower(): value for name, value in headers.items()})
+
+
+class Telemetry:
+    """Tracer and metrics of one instance."""
+
+    def __init__(self, role: str, instance: str, *, processor: SpanProcessor | None = None) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._provider = _provider(role, instance, processor)
+        source = self._provider or trace.NoOpTracerProvider()
+        self.tracer = source.get_tracer("baton")
+
+    def exposition(self) -> bytes:
+        """Render every metric in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def close(self) -> None:
+        """Send the spans that are still held; bounded by the exporter's own timeout. Blocks: call it in a thread."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+
+def _provider(role: str, instance: str, processor: SpanProcessor | None) -> TracerProvider | None:
+    if processor is None:
+        exporter = _exporter(os.environ)
+        if exporter is None:
+            return None
+        processor = BatchSpanProcessor(exporter)
+    resource = Resource.create(
+        {"service.name": os.environ.get("OTEL_SERVICE_NAME", f"baton-{role}"), "service.instance.id": instance}
+    )
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    return provider
+
+
+def _exporter(environ: Mapping[str, str]) -> SpanExporter | None:
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    endpoint = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    wanted = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if endpoint else "none")
+    if wanted == "none":
+        return None
+    if wanted == "console":
+        return ConsoleSpanExporter(out=sys.stderr)
+    if wanted == "otlp":
+        # loaded only where it is used: it brings requests and protobuf
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+        return OTLPSpanExporter()
+    raise ConfigError([f"OTEL_TRACES_EXPORTER is {wanted!r}; give otlp, console or none"])
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, message, instance, the trace where there is one, and the extra fields."""
+
+    def __init__(self, identity: Mapping[str, str]) -> None:
+        super().__init__()
+        self._identity = dict(identity)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the record."""
+        entry: dict[str, object] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self._identity,
+            **_trace_fields(),
+            **_extra(record),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+class PlainLines(logging.Formatter):
+    """For people: time, level, instance, message, extra fields as name=value."""
+
+    def __init__(self, identity: Mapping[str, str]) -> None:
+        super().__init__("%(asctime)s.%(msecs)03d %(levelname)-7s", datefmt="%H:%M:%S")
+        self._who = identity.get("instance", "")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the record."""
+        fields = "".join(f" {name}={value}" for name, value in _extra(record).items())
+        head = f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03d} {record.levelname.lower():7}"
+        text = f"{head} {self._who} {record.getMessage()}{fields}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in record.__dict__.items() if name not in _PLAIN_FIELDS}
+
+
+def _trace_fields() -> dict[str, str]:
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+
+def configure_logging(settings: TelemetrySettings, role: str, instance: str) -> None:
+    """Send all logs of this process to stderr, as configured. Called once, by `main`."""
+    plain = settings.log_format == "plain" or (settings.log_format == "auto" and sys.stderr.isatty())
+    identity = {"role": role, "instance": instance}
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainLines(identity) if plain else JsonLines(identity))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for noisy in ("aiohttp.access", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
