@@ -1,0 +1,180 @@
+"""What the dispatcher is told and what it asks for. One event or action, one class; times are monotonic seconds.
+
+(request_id, attempt) names one offer: every offer has an attempt number of its own, also the one to the next candidate
+after a rejection, so that a late answer can never be taken for another worker's.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.errors import Code
+from shared.policy.world import BusDown, BusUp, MapSeen, PulseSeen, StatusSeen, Tick
+
+# ---- events ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A validated request wants a prefill. Ids are unique while the request is open."""
+
+    request_id: str
+    scenario: str
+    tokens: int
+    deadline: float  # the first token is due; a request nobody accepted by then is refused
+    expires: float  # the request ends whatever its state
+    priority: int = 0  # smaller goes first
+
+
+@dataclass(frozen=True, slots=True)
+class OfferAccepted:
+    """The worker holds a slot for the attempt."""
+
+    request_id: str
+    attempt: int
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfferRejected:
+    """The worker holds nothing. `retryable` False: no other worker will take it either."""
+
+    request_id: str
+    attempt: int
+    instance: str
+    code: Code
+    message: str = ""
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class OfferUnanswered:
+    """No answer within the offer's timeout (or nobody listened, or the offer could not be sent): it may be held."""
+
+    request_id: str
+    attempt: int
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOff:
+    """`instance`, a decode, owns the attempt now: prefill said so, or the decode's frames showed it."""
+
+    request_id: str
+    attempt: int
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirstToken:
+    """A token of the request reached the client's stream: its first-token deadline is met for good."""
+
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The attempt ended well, and so does the request."""
+
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """The worker said Failed, or the gateway found a gap in the indexes. `retryable`: another attempt may succeed."""
+
+    request_id: str
+    attempt: int
+    code: Code
+    message: str = ""
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """The attempt brought no token for longer than the progress deadline."""
+
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledByClient:
+    """The client left or asked to stop. The request is over for the dispatcher: no Refuse follows."""
+
+    request_id: str
+
+
+Event = (
+    Arrived | OfferAccepted | OfferRejected | OfferUnanswered | HandedOff | FirstToken | Ended | AttemptFailed | Stalled
+    | CancelledByClient | StatusSeen | MapSeen | PulseSeen | BusDown | BusUp | Tick
+)  # fmt: skip
+
+# ---- actions ---------------------------------------------------------------------------------------------------------
+
+
+class Cause(StrEnum):
+    """Why an action is asked for; for spans, logs and metrics."""
+
+    ARRIVED = "arrived"
+    REJECTED = "rejected"
+    UNANSWERED = "unanswered"
+    FAILED = "failed"  # the attempt failed by its worker's own word, or by a gap
+    STALLED = "stalled"
+    LOST = "lost"  # with its worker
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"  # nobody accepted in time, or could not have
+    EXPIRED = "expired"
+    FULL = "full"  # the waiting queue or the table of open requests
+    POISON = "poison"  # died with too many workers
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Send PrefillRequest to the instance; answer with OfferAccepted, OfferRejected or OfferUnanswered.
+
+    The prompt to send is the client's, then every token delivered so far. Index checks restart for this attempt.
+    """
+
+    request_id: str
+    attempt: int
+    instance: str
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Publish Cancel: whoever holds this attempt, or an older one, drops it. Always comes before the next Offer."""
+
+    request_id: str
+    attempt: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request's one bad ending: tell the client. The dispatcher has forgotten the request."""
+
+    request_id: str
+    code: Code
+    message: str
+    cause: Cause
+    retry_after_s: float | None = None  # set where trying again later makes sense
+
+
+Action = Offer | Withdraw | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchRules:
+    """Bounds of the dispatcher."""
+
+    max_waiting: int = 1000  # new requests waiting for a slot, per scenario
+    max_open: int = 20_000  # requests in every state
+    attempts: int = 4  # failed ones after which a request is given up
+    preemptions: int = 16  # attempts ended by lack of room or by a drain: nobody's fault, so more of them
+    poison: int = 2  # a request that died with so many workers is not given to another
+    poison_window_s: float = 10.0  # a later death counts if it came so soon after the attempt
+    grace_s: float = 10.0  # how long a request waits for a first worker where there is none
+    lookahead: int = 8  # waiting requests examined for one that suits a free worker

@@ -1,0 +1,151 @@
+"""What the monitor's decider is told and what it asks for. Times are monotonic seconds."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.messages import Epoch, InstanceRecord, Role, ScenarioMap
+from shared.policy.world import BusDown, BusUp, PulseSeen, StatusSeen, Tick
+
+# ---- events ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderGained:
+    """We hold the leader's lease. `maps` and `records` are what Redis has of the time before us."""
+
+    epoch: Epoch
+    maps: tuple[ScenarioMap, ...] = ()
+    records: tuple[InstanceRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderLost:
+    """We may not act any more; what we observe is still remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """Redis answered, holds our own lease, and holds none (or another epoch's) of this instance. Unknown is not lost."""
+
+    instance: str
+    epoch: Epoch  # of the lease that is gone
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRefused:
+    """The instance's health port refuses connections: the process is gone."""
+
+    instance: str
+    epoch: Epoch  # as known when the connection was tried
+
+
+@dataclass(frozen=True, slots=True)
+class AssignAccepted:
+    """The standby answered Done: it becomes the role."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssignFailed:
+    """The standby answered Rejected, or nothing within its timeout."""
+
+    instance: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAsked:
+    """An operator wants the instance out of its group; it is replaced."""
+
+    instance: str
+
+
+Event = (
+    StatusSeen | LeaderGained | LeaderLost | LeaseLost | ConnectionRefused | AssignAccepted | AssignFailed | DrainAsked
+    | PulseSeen | BusDown | BusUp | Tick
+)  # fmt: skip
+
+# ---- actions ---------------------------------------------------------------------------------------------------------
+
+
+class Cause(StrEnum):
+    """Why an action is asked for."""
+
+    LED = "led"  # we became leader: our map outranks the old leader's
+    READY = "ready"
+    NEW_EPOCH = "new_epoch"
+    SILENT = "silent"
+    LEASE_LOST = "lease_lost"
+    REFUSED = "connection_refused"
+    STOPPED = "stopped"  # by its own word, failed included
+    DRAINING = "draining"
+    STUCK = "stuck"  # busy, and its steps stand still
+    TOO_SLOW = "not_ready_in_time"
+    ASSIGN_FAILED = "assign_failed"
+    MISSING = "missing"  # the group is below its wanted size
+
+
+@dataclass(frozen=True, slots=True)
+class PublishMap:
+    """Write the map to Redis, then announce it on its subject; in the order of the list, before what follows."""
+
+    map: ScenarioMap
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Send AssignRole to the standby; answer with AssignAccepted or AssignFailed."""
+
+    instance: str
+    role: Role
+    scenario: str
+    group: str
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class SendDrain:
+    """Send Drain to the instance, which has left the map already."""
+
+    instance: str
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """The instance was taken for lost: note it as failed in its record, for `baton status`; count it."""
+
+    instance: str
+    epoch: Epoch
+    cause: Cause
+
+
+Action = PublishMap | Assign | SendDrain | Retire
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance works."""
+
+    scenario: str
+    group: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRules:
+    """Times and bounds of the monitor's decider."""
+
+    heartbeat_s: float = 0.5
+    misses: int = 3  # heartbeats missed before an instance is taken for lost
+    lease_grace_s: float = 2.0  # for one that lost its lease but still speaks, to come with a new epoch
+    stuck_s: float = 60.0  # busy without a step for so long is lost
+    starting_silence_s: float = 20.0  # silence allowed while a model loads
+    assign_s: float = 5.0  # for the standby's answer
+    ready_s: float = 180.0  # for a substitute to become ready; then another
+    settle_s: float = 10.0  # after becoming leader, before a group is filled that we did not see lose anybody
+    retry_s: float = 1.0  # before the next substitute after a failed one; doubled by each failure
+    retry_max_s: float = 60.0
+    default_group: str = "main"  # of ready instances that name none
