@@ -4,12 +4,13 @@ Owns the tracer, the instance's own Prometheus registry and the log format. Must
 an exporter, spans cost next to nothing and trace context still passes through.
 """
 
+import dataclasses
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from opentelemetry import trace
@@ -19,6 +20,8 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from shared.config import TelemetrySettings
 from shared.errors import ConfigError
@@ -73,6 +76,10 @@ class Telemetry:
         source = self._provider or trace.NoOpTracerProvider()
         self.tracer = source.get_tracer("baton")
 
+    def expose(self, prefix: str, stats: object) -> None:
+        """Show the whole-number fields of a dataclass as counters, read at each scrape: counting costs an addition."""
+        self.registry.register(_Fields(prefix, stats))
+
     def exposition(self) -> bytes:
         """Render every metric in Prometheus' text format."""
         return generate_latest(self.registry)
@@ -81,6 +88,17 @@ class Telemetry:
         """Send the spans that are still held; bounded by the exporter's own timeout. Blocks: call it in a thread."""
         if self._provider is not None:
             self._provider.shutdown()
+
+
+class _Fields(Collector):
+    def __init__(self, prefix: str, stats: object) -> None:
+        self._prefix = prefix
+        self._stats = stats
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        for field in dataclasses.fields(self._stats):  # type: ignore[arg-type]
+            value = getattr(self._stats, field.name)
+            yield CounterMetricFamily(f"{self._prefix}_{field.name}", f"{field.name} since start", value=value)
 
 
 def _provider(role: str, instance: str, processor: SpanProcessor | None) -> TracerProvider | None:

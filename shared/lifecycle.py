@@ -1,0 +1,241 @@
+"""The one life of every service: start, ready, drain, stop.
+
+Owns signals, order, bounds and the exit status. Order: telemetry, Redis, NATS, lease, health server, then the service's
+own `open` (engine first, subscriptions last); closing goes in reverse. The lease comes before the engine, so that a
+second instance of the same id is refused before it loads a model, and nothing is ever sent without an epoch.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from shared.config import Config, load
+from shared.control import Assignable, Control
+from shared.errors import BatonError, ConfigError, LinkLost
+from shared.health import HealthServer
+from shared.instance import WORKERS, Instance, Load, new_id
+from shared.messages import Role, State
+from shared.nats_bus import NatsBus
+from shared.stopping import Stopping
+from shared.telemetry import Telemetry, configure_logging
+
+__all__ = ["Assignable", "Instance", "Load", "Service", "Stopping", "main", "run", "serve"]
+
+T = TypeVar("T")
+DONE, FAILED, USAGE = 0, 1, 2
+
+log = logging.getLogger(__name__)
+
+
+class Service(Protocol):
+    """What a role does. Made without arguments; everything it needs comes with `open`."""
+
+    @property
+    def role(self) -> Role:
+        """Fixed."""
+        ...
+
+    async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
+        """Load what is needed, subscribe last, and leave on `stack` how to undo it. May be cancelled at any point."""
+        ...
+
+    def load(self) -> Load:
+        """Say what can be taken now. Called at each heartbeat, after `open` only."""
+        ...
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, finish what is held, return when it is done or after so many seconds."""
+        ...
+
+
+def open_redis(config: Config) -> Redis:
+    """Make the client for everything but leases: short timeouts, nothing repeated behind the caller's back."""
+    return Redis.from_url(
+        config.redis.url,
+        socket_timeout=config.redis.timeout_s,
+        socket_connect_timeout=config.redis.timeout_s,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+async def serve(service: Service, config: Config, stopping: Stopping) -> int:
+    """Live one life on the running loop, until `stopping` asks for its end. Returns the exit code."""
+    stack = AsyncExitStack()
+    try:
+        instance = await _unless(stopping.asked, _start(service, config, stopping, stack), config.fleet.stop_s)
+        if instance is not None:
+            log.info("ready", extra={"health": instance.health_url, "epoch": instance.epoch})
+            await stopping.asked.wait()
+            await _drain(service, instance, stopping)
+    except BatonError as error:
+        log.error("%s", error)  # noqa: TRY400  # one clear sentence, not a traceback
+        stopping.ask(str(error), failed=True)
+    except Exception as error:
+        log.exception("the instance failed")
+        stopping.ask(f"{type(error).__name__}: {error}", failed=True)
+    finally:
+        await _close(stack, stopping, config.fleet.stop_s)
+    log.info("stopped", extra={"reason": stopping.reason, "failed": stopping.failed})
+    return FAILED if stopping.failed else DONE
+
+
+async def _start(service: Service, config: Config, stopping: Stopping, stack: AsyncExitStack) -> Instance:
+    instance_id = config.instance.id or new_id(service.role)
+    config = dataclasses.replace(config, instance=dataclasses.replace(config.instance, id=instance_id))
+    telemetry = Telemetry(service.role, instance_id)
+    stack.push_async_callback(asyncio.to_thread, telemetry.close)
+    redis = open_redis(config)
+    stack.push_async_callback(redis.aclose)
+    bus = await NatsBus.open(config.nats, service=service.role, on_closed=lambda why: stopping.ask(why, failed=True))
+    stack.push_async_callback(bus.close)
+    instance = Instance(service.role, config, bus=bus, redis=redis, telemetry=telemetry, stopping=stopping)
+    stack.push_async_callback(instance.discharge)
+    telemetry.expose("baton_bus", bus.stats)
+    telemetry.expose("baton_instance", instance.stats)
+    health = HealthServer(telemetry, instance.why_not_ready)
+    stack.push_async_callback(health.close)
+    settings = config.instance
+    try:
+        instance.health_url = await health.open(settings.health_host, settings.health_port)
+    except OSError as error:
+        where = f"{settings.health_host}:{settings.health_port}"
+        raise LinkLost(f"cannot listen on {where} for health checks: {error.strerror}") from error
+    await instance.enlist(config.nats.connect_timeout_s)
+    await service.open(instance, stack)
+    instance.load = service.load
+    control = await bus.subscribe(instance.subjects.control(instance.id), Control(service, instance, stopping).handle)
+    stack.push_async_callback(control.stop)
+    await instance.enter(State.READY)
+    return instance
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T], bound_s: float) -> T | None:
+    """Do the work, but cancel it when the event comes first; None then. Waits for its end within the bound."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=bound_s)
+            return None
+        return task.result()
+    finally:
+        watch.cancel()
+        task.cancel()
+
+
+async def _drain(service: Service, instance: Instance, stopping: Stopping) -> None:
+    if stopping.at_once.is_set():
+        return
+    seconds = instance.config.fleet.drain_s if stopping.drain_s is None else stopping.drain_s
+    await instance.enter(State.DRAINING)
+
+    async def bounded() -> None:
+        async with asyncio.timeout(seconds + 1.0):  # the service keeps to its seconds; this is for one that does not
+            await service.drain(seconds)
+
+    try:
+        await _unless(stopping.at_once, bounded(), 1.0)
+    except TimeoutError:
+        log.error("the drain did not end in its time")  # noqa: TRY400
+        stopping.failed = True
+
+
+async def _close(stack: AsyncExitStack, stopping: Stopping, bound_s: float) -> None:
+    try:
+        async with asyncio.timeout(bound_s):
+            await stack.aclose()
+    except TimeoutError:
+        log.error("stopping took longer than %g s", bound_s)  # noqa: TRY400
+        stopping.ask("stopping took too long", failed=True)
+    except Exception:
+        log.exception("stopping failed")
+        stopping.ask("stopping failed", failed=True)
+
+
+def run(service: Service, config: Config) -> int:
+    """Live one life in this process, with its signals. Returns the exit code: 0 stopped in order, 1 failed."""
+
+    async def live() -> int:
+        stopping = Stopping()
+        stopping.when_asked = lambda: _last_resort(config, stopping)
+        loop = asyncio.get_running_loop()
+        for caught in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(caught, stopping.signalled, caught.name)
+        return await serve(service, config, stopping)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(live())
+
+
+def _last_resort(config: Config, stopping: Stopping) -> None:
+    """End the process even if the loop is blocked or a thread never returns."""
+    drain_s = config.fleet.drain_s if stopping.drain_s is None else stopping.drain_s
+    timer = threading.Timer(drain_s + 2 * config.fleet.stop_s + 5.0, os._exit, (FAILED,))
+    timer.daemon = True
+    timer.start()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  # optional: not on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def main(make: Callable[[], Service], arguments: Sequence[str] | None = None) -> int:
+    """Run a service as `python -m services.X --config FILE [--id ID] [--scenario S] [--group G]`; the exit code."""
+    parser = argparse.ArgumentParser(description=f"One {make.__name__.lower()} instance of Baton.")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML; BATON_SECTION__KEY variables win over it")
+    parser.add_argument("--id", help="unique among instances; default: role and random letters")
+    parser.add_argument("--scenario", help="the scenario to serve; default: the only one")
+    parser.add_argument("--group", help="the group to join")
+    try:
+        options = parser.parse_args(arguments)
+        service = make()
+        config = _identified(load(options.config, _with_options(options)), service.role)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return USAGE
+    configure_logging(config.telemetry, service.role, config.instance.id)
+    return run(service, config)
+
+
+def _with_options(options: argparse.Namespace) -> dict[str, str]:
+    """Put into the environment the command line's options, in the place of the variables that they win over."""
+    chosen = {name: getattr(options, name) for name in ("id", "scenario", "group")}
+    return {**os.environ, **{f"BATON_INSTANCE__{name.upper()}": text for name, text in chosen.items() if text}}
+
+
+def _identified(config: Config, role: Role) -> Config:
+    """Settle the instance's id and scenario. Raises ConfigError."""
+    faults = []
+    scenario = config.instance.scenario
+    if role in WORKERS and not scenario:
+        if len(config.scenario) == 1:
+            scenario = next(iter(config.scenario))
+        else:
+            faults.append(f"a {role.value} serves one scenario; name it with --scenario")
+    if not config.nats.url:
+        faults.append("nats.url is empty; set it, or start everything with `baton up`")
+    if not config.redis.url:
+        faults.append("redis.url is empty; set it, or start everything with `baton up`")
+    if faults:
+        raise ConfigError(faults)
+    identity = dataclasses.replace(config.instance, id=config.instance.id or new_id(role), scenario=scenario)
+    return dataclasses.replace(config, instance=identity)
