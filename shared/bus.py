@@ -4,6 +4,7 @@ A lossy pipe by design: at most once, in order per publisher. Owns the connectio
 awaited; decides nothing, repeats nothing. Publishing is not delivery: it returns when the bytes are in a buffer.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -145,6 +146,6 @@ def call(handler: Handler, delivery: Delivery, stats: BusStats) -> None:
         delivery.reply = ""
     try:
         handler(delivery)
-    except Exception:
+    except (Exception, asyncio.CancelledError):  # a handler may touch a cancelled future
         stats.handler_errors += 1
         log.exception("handler failed", extra={"subject": delivery.subject, "bytes": len(delivery.data)})
