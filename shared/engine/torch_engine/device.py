@@ -1,0 +1,103 @@
+"""The one file that knows devices by name: what differs between cpu, cuda and npu, and nothing else.
+
+Owns the choice of dtype, the way host memory goes to the device and back, and which of torch's linear kernels fit.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from shared.errors import ConfigError
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MEBIBYTE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where the engine computes."""
+
+    torch: torch.device
+    default_dtype: torch.dtype
+    packs: bool  # linear layers run faster, and the same for every batch size, over weights packed by oneDNN
+    fused_int8_rows: int  # up to so many rows the int8 kernel beats dequantising first
+    gather_bytes: int  # keys (or values) gathered at once: what the processor's cache holds, where that matters
+    sampling_rows: int  # rows of logits worked on at once: keeps temporaries small enough for the heap to reuse
+
+    def upload(self, host: torch.Tensor) -> torch.Tensor:
+        """Copy a small host tensor to the device, in stream order."""
+        if self.torch.type == "cpu":
+            return host
+        return host.pin_memory().to(self.torch, non_blocking=True)
+
+    def gather(self, source: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> None:
+        """target = source[index], the target in host memory. Complete when it returns."""
+        if self.torch.type == "cpu":
+            torch.index_select(source, 0, index, out=target)
+            return
+        staging = torch.empty(target.shape, dtype=target.dtype, pin_memory=True)
+        staging.copy_(source.index_select(0, index), non_blocking=True)
+        self.synchronize()
+        target.copy_(staging)
+
+    def scatter(self, target: torch.Tensor, index: torch.Tensor, source: torch.Tensor) -> None:
+        """target[index] = source, the source in host memory and free when it returns."""
+        if self.torch.type != "cpu":
+            staging = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+            staging.copy_(source)
+            source = staging.to(self.torch, non_blocking=True)
+            self.synchronize()
+        target.index_copy_(0, index, source)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was told."""
+        if self.torch.type != "cpu":
+            getattr(torch, self.torch.type).synchronize(self.torch)
+
+    def clear(self) -> None:
+        """Hand freed memory back to the device."""
+        if self.torch.type != "cpu":
+            getattr(torch, self.torch.type).empty_cache()
+
+
+def resolve(name: str, threads: int = 0) -> Device:
+    """The device of that name, ready for use by the calling thread. Raises ConfigError when there is none."""
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda", "npu"):
+        raise ConfigError([f"engine_options.device: {name!r} is none of cpu, cuda, npu (cuda:1 is the second one)"])
+    if kind == "cpu":
+        if threads:
+            torch.set_num_threads(threads)
+        return _cpu()
+    if kind == "npu":
+        _import_npu()
+    module = getattr(torch, kind)
+    try:
+        if not module.is_available():
+            raise ConfigError([f"engine_options.device: this machine offers torch no {kind} device"])
+        device = torch.device(name)
+        module.set_device(device)
+    except RuntimeError as error:
+        raise ConfigError([f"engine_options.device: {name!r} cannot be used: {error}"]) from error
+    return Device(device, torch.bfloat16, packs=False, fused_int8_rows=0, gather_bytes=256 * MEBIBYTE, sampling_rows=64)
+
+
+def _cpu() -> Device:
+    packs = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return Device(
+        torch.device("cpu"),
+        torch.float32,
+        packs=packs,
+        fused_int8_rows=8,
+        gather_bytes=4 * MEBIBYTE,
+        sampling_rows=16,
+    )
+
+
+def _import_npu() -> None:
+    try:
+        importlib.import_module("torch_npu")
+    except ImportError as error:
+        raise ConfigError(["engine_options.device: npu needs the package torch_npu (pip install baton[ascend])"]) from error

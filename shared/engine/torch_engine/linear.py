@@ -1,0 +1,85 @@
+"""y = x W^T + b, in the forms that a device and a quantisation ask for.
+
+Batch invariance: one row must come out the same, bit for bit, whatever other rows share the call; otherwise a text
+would depend on who else is being served. torch's plain matmul picks kernels by the number of rows and is not so. Over
+a weight packed by oneDNN each output is summed over the inputs in one order for every number of rows from two up; one
+row alone takes another kernel, so it is doubled. (Packing is also two to four times faster at few rows.)
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from shared.engine.torch_engine.device import Device
+
+EXPECTED_ROWS = 64
+"""What the packed layout is tuned for; any number of rows works."""
+DEQUANTISED_AT_ONCE = 1 << 20
+"""Weights turned back into numbers at a time: few enough to stay in the processor's cache."""
+
+
+class Linear(Protocol):
+    """A layer x [rows, inputs] -> [rows, outputs]."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+def linear(device: Device, weight: Tensor, bias: Tensor | None = None, *, quantization: str = "none") -> Linear:
+    """The fastest form of the layer on this device. `weight` is [outputs, inputs]."""
+    if quantization == "int8":
+        return Int8(weight, bias, fused_rows=device.fused_int8_rows)
+    if device.packs and weight.dtype in (torch.float32, torch.bfloat16):
+        return Packed(weight, bias)
+    return Dense(weight, bias)
+
+
+class Dense:
+    """The weight as it is."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self._weight, self._bias)
+
+
+class Packed:
+    """The weight reordered once for oneDNN."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), EXPECTED_ROWS)
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        single = x.shape[0] == 1
+        rows = x.expand(2, -1).contiguous() if single else x
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
+        return y[:1] if single else y
+
+
+class Int8:
+    """Weight-only int8: one scale per output, w ~ q * scale. A quarter of float32's memory, and of its traffic.
+
+    Few rows wait for memory, so the fused kernel reads int8 and multiplies in bfloat16. With many rows the arithmetic
+    counts: pieces of the weight are turned back into numbers and multiplied as usual.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, fused_rows: int) -> None:
+        scale = weight.abs().amax(dim=1).float().clamp(min=1e-12) / 127.0  # [outputs]
+        self._quantised = torch.round(weight.float() / scale[:, None]).to(torch.int8)
+        self._scale = scale.to(weight.dtype)
+        self._fused_scale = scale.to(torch.bfloat16)
+        self._bias = bias
+        self._fused_rows = fused_rows
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.shape[0] <= self._fused_rows:
+            y: Tensor = torch._weight_int8pack_mm(x.to(torch.bfloat16), self._quantised, self._fused_scale).to(x.dtype)
+        else:
+            outputs = max(1, DEQUANTISED_AT_ONCE // x.shape[1])
+            pieces = [functional.linear(x, piece.to(x.dtype)) for piece in self._quantised.split(outputs)]
+            y = torch.cat(pieces, dim=1) * self._scale
+        return y if self._bias is None else y + self._bias

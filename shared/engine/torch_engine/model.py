@@ -1,0 +1,121 @@
+"""The decoder: built from an architecture and a checkpoint, run over one batch at a time.
+
+Owns the weights. Keeps no state between steps; the cache belongs to the caller.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from shared.engine.torch_engine.architecture import Architecture
+from shared.engine.torch_engine.batch import Batch
+from shared.engine.torch_engine.cache import Cache
+from shared.engine.torch_engine.device import Device
+from shared.engine.torch_engine.layers import Attention, FeedForward, Layer, Norm, Rotation, frequencies
+from shared.engine.torch_engine.linear import Linear, linear
+from shared.engine.torch_engine.weights import Checkpoint
+
+
+class Model:
+    """Embedding, layers, norm, head."""
+
+    def __init__(self, architecture: Architecture, embedding: Tensor, layers: list[Layer], norm: Norm, head: Linear) -> None:
+        self.architecture = architecture
+        self._embedding = embedding
+        self._layers = layers
+        self._norm = norm
+        self._head = head
+        # rounded as a tensor of the model's dtype would be
+        self._scale = torch.tensor(architecture.embedding_scale, dtype=embedding.dtype).item()
+        self._frequencies = {
+            kind: frequencies(kind.rope, architecture.head_dim).to(embedding.device) for kind in architecture.kinds
+        }
+
+    def forward(self, batch: Batch, cache: Cache) -> Tensor:
+        """Write the batch's keys and values into the cache; the logits [samples, vocabulary] of its sampled rows."""
+        x = functional.embedding(batch.tokens, self._embedding)
+        if self._scale != 1.0:
+            x = x * self._scale
+        rotations = {
+            kind: Rotation.at(batch.positions, frequency, x.dtype) for kind, frequency in self._frequencies.items()
+        }
+        for kind, layer in zip(self.architecture.layers, self._layers, strict=True):
+            x = layer(x, rotations[kind], cache, batch.token_rows, batch.parts[kind])
+        if batch.sampled is not None:
+            x = x[batch.sampled]
+        logits = self._head(self._norm(x))
+        if self.architecture.logit_cap:
+            logits = torch.tanh(logits / self.architecture.logit_cap) * self.architecture.logit_cap
+        return logits
+
+
+class Loader:
+    """Builds a model, taking each tensor from the checkpoint once."""
+
+    def __init__(
+        self, architecture: Architecture, checkpoint: Checkpoint, device: Device, dtype: torch.dtype, quantization: str
+    ) -> None:
+        self._a = architecture
+        self._checkpoint = checkpoint
+        self._device = device
+        self._dtype = dtype
+        self._quantization = quantization
+
+    def model(self) -> Model:
+        """The whole decoder on the device."""
+        a = self._a
+        embedding = self._tensor("model.embed_tokens.weight", a.vocabulary, a.hidden)
+        layers = [self._layer(f"model.layers.{number}.", number) for number in range(len(a.layers))]
+        head = embedding if a.tied else self._tensor("lm_head.weight", a.vocabulary, a.hidden)
+        return Model(a, embedding, layers, self._norm("model.norm"), self._linear(head, None))
+
+    def _tensor(self, name: str, *shape: int) -> Tensor:
+        return self._checkpoint.tensor(name, shape, self._dtype).to(self._device.torch)
+
+    def _norm(self, name: str, size: int | None = None) -> Norm:
+        weight = self._checkpoint.tensor(f"{name}.weight", (size or self._a.hidden,), torch.float32)
+        return Norm((weight + self._a.norm_offset).to(self._dtype).to(self._device.torch), self._a.eps)
+
+    def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        return linear(self._device, weight, bias, quantization=self._quantization)
+
+    def _joined(self, prefix: str, names: dict[str, int], inputs: int, *, bias: bool) -> Linear:
+        """Several projections of the same input as one."""
+        weight = torch.cat([self._tensor(f"{prefix}{name}.weight", size, inputs) for name, size in names.items()])
+        biases = [self._tensor(f"{prefix}{name}.bias", size) for name, size in names.items()] if bias else []
+        return self._linear(weight, torch.cat(biases) if bias else None)
+
+    def _layer(self, prefix: str, number: int) -> Layer:
+        sandwich = self._a.sandwich_norms  # whose names differ: "post attention" is a norm of its own there
+        return Layer(
+            attention=self._attention(f"{prefix}self_attn.", number),
+            feed_forward=self._feed_forward(f"{prefix}mlp."),
+            attention_norm=self._norm(f"{prefix}input_layernorm"),
+            feed_forward_norm=self._norm(f"{prefix}{'pre_feedforward' if sandwich else 'post_attention'}_layernorm"),
+            after_attention=self._norm(f"{prefix}post_attention_layernorm") if sandwich else None,
+            after_feed_forward=self._norm(f"{prefix}post_feedforward_layernorm") if sandwich else None,
+        )
+
+    def _attention(self, prefix: str, number: int) -> Attention:
+        a = self._a
+        query, key = a.heads * a.head_dim, a.kv_heads * a.head_dim
+        return Attention(
+            layer=number,
+            heads=a.heads,
+            kv_heads=a.kv_heads,
+            head_dim=a.head_dim,
+            scale=a.attention_scale,
+            project=self._joined(prefix, {"q_proj": query, "k_proj": key, "v_proj": key}, a.hidden, bias=a.qkv_bias),
+            output=self._joined(prefix, {"o_proj": a.hidden}, query, bias=a.output_bias),
+            query_norm=self._norm(f"{prefix}q_norm", a.head_dim) if a.qk_norm else None,
+            key_norm=self._norm(f"{prefix}k_norm", a.head_dim) if a.qk_norm else None,
+        )
+
+    def _feed_forward(self, prefix: str) -> FeedForward:
+        a = self._a
+        both = {"gate_proj": a.intermediate, "up_proj": a.intermediate}
+        return FeedForward(
+            gate_and_up=self._joined(prefix, both, a.hidden, bias=a.mlp_bias),
+            down=self._joined(prefix, {"down_proj": a.hidden}, a.intermediate, bias=a.mlp_bias),
+            activation=a.activation,
+        )
