@@ -1,0 +1,144 @@
+"""The `baton` command. Parses, prints, sets the exit status: 0 done, 1 failed, 2 usage.
+
+Imports little at the top: a command pays only for what it uses.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from shared.errors import BatonError, ConfigError
+
+USAGE = 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except ConfigError as error:
+        sys.stderr.write(f"baton: {error}\n")
+        return USAGE
+    except BatonError as error:
+        sys.stderr.write(f"baton: {error}\n")
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+    return 1
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from services.local.plan import Wishes  # noqa: PLC0415
+    from services.local.up import up  # noqa: PLC0415
+
+    names = ("config", "port", "dashboard_port", "prefill", "decode", "standby", "gateways", "engine", "model")
+    return up(Wishes(**{name: getattr(arguments, name) for name in names}))
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from services.commands.access import find  # noqa: PLC0415
+    from services.commands.inspection import inspect, table  # noqa: PLC0415
+
+    report = inspect(find(arguments.config, os.environ))
+    sys.stdout.write(json.dumps(report, indent=2) + "\n" if arguments.json else table(report))
+    sys.stdout.flush()
+    return 0
+
+
+def _drain(arguments: argparse.Namespace) -> int:
+    from services.commands.access import find  # noqa: PLC0415
+    from services.commands.operations import drain  # noqa: PLC0415
+
+    access = find(arguments.config, os.environ)
+    sys.stdout.write(drain(access, arguments.id, seconds=arguments.seconds, wait=arguments.wait) + "\n")
+    return 0
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    from services.commands.access import gateway  # noqa: PLC0415
+    from services.commands.chat import Gateway, chat  # noqa: PLC0415
+
+    url = arguments.url or gateway(arguments.config, os.environ)
+    return chat(Gateway(url, os.environ.get("BATON_API_KEY", "")), arguments.scenario)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="baton",
+        description="Serves large language models with prefill and decode on different instances.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="start a whole cluster on this machine; Ctrl-C stops it")
+    up.set_defaults(run=_up)
+    up.add_argument("--port", type=_port, help="of the gateway (8000)")
+    up.add_argument("--dashboard-port", type=_port, help="of the monitor (8010)")
+    up.add_argument("--prefill", type=_count, metavar="N", help="prefill workers of each scenario (1)")
+    up.add_argument("--decode", type=_count, metavar="N", help="decode workers of each scenario (1)")
+    up.add_argument("--standby", type=_count, metavar="N", default=1, help="instances kept ready for any role (1)")
+    up.add_argument(
+        "--gateways", type=_some, metavar="N", default=1, help="gateways; those after the first take free ports"
+    )
+    up.add_argument("--engine", choices=("torch", "vllm", "sim"), help="what runs the model of each scenario (torch)")
+    up.add_argument("--model", metavar="PATH_OR_NAME", help="the model of each scenario (gemma-3-270m)")
+
+    status = commands.add_parser("status", help="show instances, their states and the map")
+    status.set_defaults(run=_status)
+    status.add_argument("--json", action="store_true", help="for programs")
+
+    chat = commands.add_parser("chat", help="talk to the model")
+    chat.set_defaults(run=_chat)
+    chat.add_argument("--scenario", metavar="S", help="whom to talk to (the first one served)")
+    chat.add_argument("--url", help="a gateway, like http://127.0.0.1:8000/v1 (the local cluster's)")
+
+    drain = commands.add_parser("drain", help="let an instance finish what it holds, then leave")
+    drain.set_defaults(run=_drain)
+    drain.add_argument("id", metavar="ID")
+    drain.add_argument("--wait", action="store_true", help="return when it has left")
+    drain.add_argument("--seconds", type=_seconds, help="for what it holds (as configured: fleet.drain_s)")
+
+    for command in (up, status, chat, drain):
+        command.add_argument(
+            "--config", type=Path, metavar="FILE", help="TOML; BATON_SECTION__KEY variables win over it"
+        )
+    return parser
+
+
+def _number(text: str, least: int, most: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{number} is not between {least} and {most}")
+    return number
+
+
+def _port(text: str) -> int:
+    return _number(text, 0, 65_535)
+
+
+def _count(text: str) -> int:
+    return _number(text, 0, 1000)
+
+
+def _some(text: str) -> int:
+    return _number(text, 1, 1000)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 <= seconds <= 3600:  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

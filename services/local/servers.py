@@ -10,20 +10,17 @@ import os
 import platform
 import secrets
 import shutil
-import socket
 import sysconfig
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.local.children import Child, Command
+from services.local.children import Command
 from services.local.permissions import password_variable, render, users
+from services.local.probes import HOST, exchange, free_port
 from services.local.state import StateDirectory
 from shared.errors import BatonError
 
-HOST = "127.0.0.1"
-START_S = 15.0
-"""How long a server may take to answer."""
 REDIS_MEMORY = "256mb"
 
 
@@ -33,6 +30,11 @@ class Server:
 
     command: Command
     answers: Callable[[], Awaitable[bool]] = field(repr=False)
+
+    async def answering(self) -> None:
+        """Return once it answers; the caller sets the deadline."""
+        while not await self.answers():  # noqa: ASYNC110  another process's state
+            await asyncio.sleep(0.02)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,6 @@ class NatsAddress:
         return self.url.replace("://", f"://{name}:{self.passwords[name]}@", 1)
 
 
-def free_port() -> int:
-    """Find a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def nats(state: StateDirectory, prefix: str) -> tuple[Server, NatsAddress]:
     """Prepare an embedded nats-server with a user per service."""
     port = free_port()
@@ -68,7 +62,7 @@ def nats(state: StateDirectory, prefix: str) -> tuple[Server, NatsAddress]:
     command = Command("nats-server", argv, {**_plain(), **environ}, state.logs / "nats-server.log", state.path)
 
     async def answers() -> bool:
-        return (await _say(port, b"", b"INFO ")).startswith(b"INFO ")
+        return (await exchange(HOST, port, b"", b"INFO ")).startswith(b"INFO ")
 
     return Server(command, answers), NatsAddress(f"nats://{HOST}:{port}", passwords)
 
@@ -92,48 +86,9 @@ def redis(state: StateDirectory) -> tuple[Server, str]:
     command = Command("valkey-server", argv, _plain(), state.logs / "valkey-server.log", state.path)
 
     async def answers() -> bool:
-        return b"+PONG" in await _say(port, f"AUTH {password}\r\nPING\r\n".encode(), b"+PONG")
+        return b"+PONG" in await exchange(HOST, port, f"AUTH {password}\r\nPING\r\n".encode(), b"+PONG")
 
     return Server(command, answers), f"redis://:{password}@{HOST}:{port}/0"
-
-
-async def answering(server: Server, child: Child) -> None:
-    """Return once the server answers. Raises BatonError when it ends first or takes too long."""
-    deadline = asyncio.get_running_loop().time() + START_S
-    while not await server.answers():
-        if child.status is not None:
-            raise BatonError(f"{child.name} {child.how()} while starting:\n{child.last_words()}")
-        if asyncio.get_running_loop().time() > deadline:
-            raise BatonError(f"{child.name} did not answer within {START_S:.0f} s; its log is {child.command.log}.")
-        await asyncio.sleep(0.02)
-
-
-def port_taken(host: str, port: int) -> str | None:
-    """Say why a port cannot be listened on, or return None when it can."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as servers do: connections in TIME_WAIT are no owners
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            return error.strerror or str(error) if isinstance(error, OSError) else str(error)
-    return None
-
-
-async def _say(port: int, question: bytes, until: bytes, seconds: float = 1.0) -> bytes:
-    """Send bytes to a loopback port and return what comes back up to `until`; empty when nobody listens."""
-    try:
-        async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(HOST, port)
-            try:
-                writer.write(question)
-                return await reader.readuntil(until)
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        return b""
 
 
 def _password() -> str:

@@ -1,0 +1,174 @@
+"""What `baton up` will start, worked out before anything starts. Starts nothing, opens nothing.
+
+Owns how the command line's wishes join the configuration, and each instance's name, command and environment.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import services
+from services.local.children import Command
+from shared.config import Config, load
+from shared.config_reader import variable
+from shared.errors import ConfigError
+from shared.messages import Role
+from shared.models.known import KNOWN, import_command, imported
+
+DEFAULT_SCENARIO = "chat"
+DEFAULT_MODEL = "gemma-3-270m"
+GROUP = "main"
+LOCAL_DRAIN_S = 5.0
+"""How long a local cluster waits for running requests when it is stopped, unless it is configured otherwise."""
+HOME = Path(services.__file__).parents[1]
+WORKERS = frozenset({Role.PREFILL, Role.DECODE, Role.STANDBY})
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The command line of `baton up`; None: as configured."""
+
+    config: Path | None = None
+    port: int | None = None
+    dashboard_port: int | None = None
+    prefill: int | None = None
+    decode: int | None = None
+    standby: int = 1
+    gateways: int = 1
+    engine: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where NATS and Redis are. `users` holds user and password of each role at an embedded NATS server."""
+
+    nats_url: str
+    redis_url: str
+    users: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One instance to start."""
+
+    id: str
+    role: Role
+    scenario: str = ""
+    port: int = 0  # of a gateway or the monitor
+
+
+class Plan:
+    """The whole cluster, worked out. Raises ConfigError when the wishes and the configuration do not fit."""
+
+    def __init__(self, wishes: Wishes, environ: Mapping[str, str]) -> None:
+        self.wishes = wishes
+        self._environ = dict(environ)
+        self._environ.update(_overrides(wishes, environ))
+        config = load(wishes.config, self._environ)
+        self._environ.update(_for_each_scenario(wishes, config))
+        self.config: Config = load(wishes.config, self._environ)
+        self._numbers: dict[str, int] = {}
+        self._several = len(self.config.scenarios) > 1
+        _check(self.config)
+
+    def imports(self) -> list[Command]:
+        """List the imports of packaged models that have not been made yet; they talk to the terminal."""
+        wanted = {scenario.model for scenario in self.config.scenarios.values() if scenario.engine != "sim"}
+        missing = [name for name in sorted(wanted) if name in KNOWN and imported(name) is None]
+        return [Command(f"import of {name}", import_command(name), self._environ, None, HOME) for name in missing]
+
+    def starts(self, gateway_ports: list[int], dashboard_port: int) -> list[Start]:
+        """List the instances of a fresh cluster, in the order of starting. The slowest to be ready come first."""
+        workers = [
+            self.start(role, scenario)
+            for scenario, settings in self.config.scenarios.items()
+            for role, count in ((Role.PREFILL, settings.prefill), (Role.DECODE, settings.decode))
+            for _ in range(count)
+        ]
+        monitor = self.start(Role.MONITOR, port=dashboard_port)
+        gateways = [self.start(Role.GATEWAY, port=port) for port in gateway_ports]
+        standbys = [self.start(Role.STANDBY) for _ in range(self.wishes.standby)]
+        return [*workers, monitor, *gateways, *standbys]
+
+    def start(self, role: Role, scenario: str = "", *, port: int = 0) -> Start:
+        """Name one more instance. A name is never used twice: frames meant for the dead must not reach the living."""
+        stem = f"{scenario}-{role.value}" if scenario and self._several else role.value
+        self._numbers[stem] = self._numbers.get(stem, 0) + 1
+        return Start(f"{stem}-{self._numbers[stem]}", role, scenario, port)
+
+    def command(self, start: Start, links: Links, logs: Path) -> Command:
+        """Return the command of one instance."""
+        argv = [sys.executable, "-m", f"services.{start.role.value}"]
+        if self.wishes.config is not None:
+            argv += ["--config", str(self.wishes.config.absolute())]
+        return Command(start.id, argv, self._environment(start, links), logs / f"{start.id}.log", HOME)
+
+    def _environment(self, start: Start, links: Links) -> dict[str, str]:
+        keys: dict[str, Any] = {
+            "nats.url": links.nats_url,
+            "redis.url": links.redis_url,
+            "instance.id": start.id,
+            "instance.scenario": start.scenario,
+            "instance.group": GROUP if start.scenario else "",
+        }
+        if start.role is Role.GATEWAY:
+            keys["gateway.port"] = start.port
+        if start.role is Role.MONITOR:
+            keys["monitor.port"] = start.port
+        for user in _users_of(start.role):
+            if user in links.users:
+                keys[f"nats.credentials.{user}.user"] = user
+                keys[f"nats.credentials.{user}.password"] = links.users[user]
+        environ = {**self._environ, **{variable(key): str(value) for key, value in keys.items()}}
+        return {**self._threads(), "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", **environ}
+
+    def _threads(self) -> dict[str, str]:
+        """Share the cores among the workers: threads of two engines that spin on the same core halve both."""
+        workers = sum(settings.prefill + settings.decode for settings in self.config.scenarios.values())
+        share = max(1, (os.cpu_count() or 1) // max(1, workers))
+        return {"OMP_NUM_THREADS": str(share), "MKL_NUM_THREADS": str(share)}
+
+
+def _users_of(role: Role) -> list[str]:
+    """Whose credentials an instance needs: a standby will become a worker."""
+    return [role, Role.PREFILL, Role.DECODE] if role is Role.STANDBY else [role]
+
+
+def _overrides(wishes: Wishes, environ: Mapping[str, str]) -> dict[str, str]:
+    keys: dict[str, Any] = {"gateway.port": wishes.port, "monitor.port": wishes.dashboard_port}
+    if wishes.config is None:
+        scenario = variable(f"scenario.{DEFAULT_SCENARIO}")
+        others = [name for name in environ if name.startswith(variable("scenario.")) and not name.startswith(scenario)]
+        if not others and variable(f"scenario.{DEFAULT_SCENARIO}.model") not in environ:
+            keys[f"scenario.{DEFAULT_SCENARIO}.model"] = wishes.model or DEFAULT_MODEL
+        if variable("fleet.drain_s") not in environ:
+            keys["fleet.drain_s"] = LOCAL_DRAIN_S
+    return {variable(key): str(value) for key, value in keys.items() if value is not None}
+
+
+def _for_each_scenario(wishes: Wishes, config: Config) -> dict[str, str]:
+    keys: dict[str, Any] = {}
+    for name, scenario in config.scenarios.items():
+        model = wishes.model or scenario.model
+        own = {
+            "model": str(Path(model).expanduser().absolute()) if Path(model).expanduser().is_dir() else model,
+            "engine": wishes.engine,
+            "prefill": wishes.prefill,
+            "decode": wishes.decode,
+        }
+        keys |= {f"scenario.{name}.{key}": value for key, value in own.items()}
+    return {variable(key): str(value) for key, value in keys.items() if value is not None}
+
+
+def _check(config: Config) -> None:
+    faults = []
+    if not config.scenarios:
+        faults.append("there is no scenario; add a [scenario.chat] with a model")
+    if config.gateway.port and config.gateway.port == config.monitor.port:
+        faults.append(f"gateway.port and monitor.port are both {config.gateway.port}; give them different ports")
+    if faults:
+        raise ConfigError(faults)

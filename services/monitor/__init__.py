@@ -1,0 +1,1 @@
+"""Watches the fleet, owns the map, replaces whoever falls. The dashboard is its face."""

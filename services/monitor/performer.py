@@ -1,0 +1,152 @@
+"""Performs what the fleet's decider asks for, in its order, and only while we lead. Decides nothing."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import assert_never
+
+from prometheus_client import Counter, Gauge
+
+from services.monitor.book import Book
+from services.monitor.leadership import Leadership
+from services.monitor.sight import Sight
+from shared.errors import BatonError, Unavailable
+from shared.lifecycle import Instance
+from shared.messages import AssignRole, Done, Drain, Rejected, ScenarioMap
+from shared.policy.fleet_events import (
+    Action,
+    Assign,
+    AssignAccepted,
+    AssignFailed,
+    Event,
+    PublishMap,
+    Retire,
+    SendDrain,
+)
+
+MOST = 10_000
+"""Actions waiting. More than that means that nothing is performed any more, which ends the monitor."""
+
+log = logging.getLogger(__name__)
+
+
+class Performer:
+    """The monitor's hands. Maps are written one after another; orders to instances go on beside them."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        book: Book,
+        leadership: Leadership,
+        feed: Callable[[Event], None],
+        sight: Sight,
+        *,
+        assign_s: float,
+    ) -> None:
+        self._instance = instance
+        self._book = book
+        self._leadership = leadership
+        self._feed = feed
+        self._sight = sight
+        self._assign_s = assign_s
+        self._actions: asyncio.Queue[Action] = asyncio.Queue(MOST)
+        registry = instance.telemetry.registry
+        self._retired = Counter("baton_fleet_lost", "Instances taken for lost", ["cause"], registry=registry)
+        self._assigned = Counter(
+            "baton_fleet_assigned", "Roles given to standbys", ["role", "answer"], registry=registry
+        )
+        self._versions = Gauge(
+            "baton_map_version", "Version of the map announced last", ["scenario"], registry=registry
+        )
+        self._members = Gauge(
+            "baton_map_members", "Members in the map", ["scenario", "group", "role"], registry=registry
+        )
+        leads = Gauge("baton_monitor_leading", "1 while this monitor leads", registry=registry)
+        leads.set_function(lambda: float(leadership.leading))
+
+    def add(self, actions: list[Action]) -> None:
+        """Queue actions, to be performed in this order."""
+        for action in actions:
+            try:
+                self._actions.put_nowait(action)
+            except asyncio.QueueFull:
+                self._instance.stop(f"{MOST} actions wait and none is performed", failed=True)
+
+    async def keep(self) -> None:
+        """Perform. For ever."""
+        while True:
+            action = await self._actions.get()
+            if not self._leadership.leading:
+                log.warning("not leading, so not done", extra={"action": repr(action)})
+                continue
+            log.info("action", extra={"action": repr(action)})
+            match action:
+                case PublishMap(map=scenario_map):
+                    await self.publish(scenario_map)
+                case Assign():
+                    _ = self._instance.tasks.spawn(self._assign(action), name=f"assign {action.instance}")
+                case SendDrain(instance=instance):
+                    _ = self._instance.tasks.spawn(self._drain(instance), name=f"drain {instance}")
+                case Retire():
+                    await self._retire(action)
+                case _:
+                    assert_never(action)
+
+    async def publish(self, scenario_map: ScenarioMap) -> None:
+        """Write a map to Redis, then announce it. A later leader's map there keeps ours from being announced.
+
+        When Redis does not answer, announce all the same: receivers compare epochs themselves, and the next repetition
+        writes it.
+        """
+        if not self._leadership.leading or scenario_map.epoch != self._leadership.epoch:
+            return
+        try:
+            if not await self._book.write_map(scenario_map):
+                log.error("Redis holds a later map", extra={"scenario": scenario_map.scenario})
+                return
+        except Unavailable as error:
+            log.warning("map not written", extra={"scenario": scenario_map.scenario, "error": str(error)})
+        self._show(scenario_map)
+        try:
+            await self._instance.bus.publish(
+                self._instance.subjects.map(scenario_map.scenario), scenario_map, traced=False
+            )
+        except BatonError as error:
+            log.warning("map not announced", extra={"scenario": scenario_map.scenario, "error": str(error)})
+
+    def _show(self, scenario_map: ScenarioMap) -> None:
+        name = scenario_map.scenario
+        self._versions.labels(name).set(scenario_map.version)
+        for group in scenario_map.groups:
+            self._members.labels(name, group.name, "prefill").set(len(group.prefill))
+            self._members.labels(name, group.name, "decode").set(len(group.decode))
+
+    async def _assign(self, action: Assign) -> None:
+        order = AssignRole(action.role, action.scenario, action.group)
+        try:
+            answer: Done | Rejected = await self._instance.bus.request(
+                self._instance.subjects.control(action.instance), order, Done | Rejected, timeout_s=self._assign_s
+            )
+        except BatonError as error:
+            problem = str(error)
+        else:
+            problem = answer.message if isinstance(answer, Rejected) else ""
+        self._assigned.labels(action.role.value, "refused" if problem else "done").inc()
+        self._feed(AssignFailed(action.instance, problem) if problem else AssignAccepted(action.instance))
+
+    async def _drain(self, instance: str) -> None:
+        order = Drain(self._instance.config.fleet.drain_s)
+        try:
+            _: Done | Rejected = await self._instance.bus.request(
+                self._instance.subjects.control(instance), order, Done | Rejected, timeout_s=self._assign_s
+            )
+        except BatonError as error:  # it may be gone already, or frozen; it is out of the map in any case
+            log.warning("drain not confirmed", extra={"instance": instance, "error": str(error)})
+
+    async def _retire(self, action: Retire) -> None:
+        self._retired.labels(action.cause.value).inc()
+        status = self._sight.statuses.get(action.instance)
+        try:
+            await self._book.write_failure(action.instance, action.epoch, action.cause.value, status)
+        except Unavailable as error:
+            log.warning("failure not noted", extra={"instance": action.instance, "error": str(error)})

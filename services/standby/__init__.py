@@ -1,0 +1,1 @@
+"""An instance without a role yet: waits for one, then becomes it."""

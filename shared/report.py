@@ -1,0 +1,98 @@
+"""How the fleet is shown: the JSON of `baton status` and of the dashboard's /status. Pure."""
+
+from collections.abc import Iterable
+from typing import TypedDict
+
+from shared.messages import Group, InstanceRecord, Role, ScenarioMap, State
+
+LIVING = frozenset({State.READY, State.DRAINING})
+_ROLES = list(Role)
+
+
+class InstanceEntry(TypedDict):
+    """One instance."""
+
+    id: str
+    role: str
+    scenario: str
+    group: str
+    state: str
+    epoch: list[int]
+    pid: int
+    host: str
+    slots: int
+    load: int
+    health_url: str
+    reason: str
+
+
+class GroupEntry(TypedDict):
+    """One group's members, by id."""
+
+    name: str
+    prefill: list[str]
+    decode: list[str]
+
+
+class ScenarioEntry(TypedDict):
+    """One scenario's map. `ratio` is members in the map, prefill to decode."""
+
+    name: str
+    version: int
+    epoch: list[int]
+    ratio: str
+    groups: list[GroupEntry]
+
+
+class Report(TypedDict):
+    """The whole fleet."""
+
+    instances: list[InstanceEntry]
+    scenarios: list[ScenarioEntry]
+
+
+def report(records: Iterable[InstanceRecord], leased: set[str], maps: Iterable[ScenarioMap]) -> Report:
+    """Build the report. `leased` names those that hold a lease: one that claims to live without it does not."""
+    ordered = sorted(records, key=lambda record: (_ROLES.index(record.role), record.id))
+    return {
+        "instances": [_instance(record, lost=record.state in LIVING and record.id not in leased) for record in ordered],
+        "scenarios": [_scenario(scenario) for scenario in sorted(maps, key=lambda scenario: scenario.scenario)],
+    }
+
+
+def _instance(record: InstanceRecord, *, lost: bool) -> InstanceEntry:
+    return {
+        "id": record.id,
+        "role": record.role.value,
+        "scenario": record.scenario,
+        "group": record.group,
+        "state": State.FAILED.value if lost else record.state.value,
+        "epoch": list(record.epoch),
+        "pid": record.pid,
+        "host": record.host,
+        "slots": record.slots,
+        "load": record.load,
+        "health_url": record.health_url,
+        "reason": record.reason or ("holds no lease" if lost else ""),
+    }
+
+
+def _scenario(scenario: ScenarioMap) -> ScenarioEntry:
+    groups = [_group(group) for group in scenario.groups]
+    prefill = sum(len(group["prefill"]) for group in groups)
+    decode = sum(len(group["decode"]) for group in groups)
+    return {
+        "name": scenario.scenario,
+        "version": scenario.version,
+        "epoch": list(scenario.epoch),
+        "ratio": f"{prefill}:{decode}",
+        "groups": groups,
+    }
+
+
+def _group(group: Group) -> GroupEntry:
+    return {
+        "name": group.name,
+        "prefill": [member.instance for member in group.prefill],
+        "decode": [member.instance for member in group.decode],
+    }
