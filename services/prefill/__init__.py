@@ -1,0 +1,1 @@
+"""The prefill service: runs prompts, sends first tokens, hands KV caches to decode workers."""

@@ -1,0 +1,112 @@
+"""The slots of a prefill worker: an offer gets one at once or is refused at once. There is no queue.
+
+Owns what a held slot consists of: a place counted by the admission and the staging its KV buffer will fill. A slot is
+freed when the KV has left or the attempt ended, whichever comes first.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from opentelemetry.context import Context
+
+from shared.bus import Delivery, extract
+from shared.errors import BatonError, Code, MalformedMessage
+from shared.kv import Staging
+from shared.messages import Accepted, PrefillRequest, Request, ToPrefill, decode
+from shared.policy.admission import PrefillAdmission, Refused
+from shared.worker.roster import Roster
+from shared.worker.running import Running, left_s
+from shared.worker.standing import Standing
+
+log = logging.getLogger(__name__)
+
+
+class Slot(Running):
+    """An accepted attempt with the staging that is reserved for its KV buffer."""
+
+    def __init__(self, request: Request, answer: Accepted, staging: Staging, context: Context) -> None:
+        super().__init__(request, answer)
+        self.staging = staging
+        self.context = context
+        self.computing = False
+        self.ended = False  # Finished was sent, or a decode has the KV: no ending is owed
+
+
+class Slots:
+    """Hears offers, answers them, and starts what is accepted."""
+
+    def __init__(
+        self,
+        standing: Standing,
+        roster: Roster[Slot],
+        admission: PrefillAdmission,
+        carry: Callable[[Slot, Delivery], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._standing = standing
+        self._info = standing.engine.info
+        self._roster = roster
+        self._admission = admission
+        self._carry = carry
+
+    def hear(self, delivery: Delivery) -> None:
+        """Answer an offer. Waits for nothing."""
+        try:
+            message: PrefillRequest = decode(delivery.data, ToPrefill, "prefill request")
+        except MalformedMessage as error:
+            self._roster.malformed(delivery, error)
+            return
+        request = message.request
+        refused = self._problem(request) or self._admit(delivery, request)
+        if refused is not None:
+            self._roster.reject(delivery, request, refused.code, refused.message, retryable=refused.retryable)
+
+    def _problem(self, request: Request) -> Refused | None:
+        """What is wrong with a request, whatever room there is."""
+        if why := self._standing.unready():
+            return Refused(Code.DRAINING, f"{self._roster.name} takes nothing: {why}")
+        if len(request.tokens) % 4 or request.generated < 0:
+            return Refused(Code.MALFORMED, "tokens are uint32, and the prompt is a part of them", retryable=False)
+        if request.n_tokens >= self._info.context:
+            message = f"{request.n_tokens} tokens; the model's context holds {self._info.context} with the answer"
+            return Refused(Code.CONTEXT_TOO_LONG, message, retryable=False)
+        if request.generated >= request.stopping.max_tokens:
+            return Refused(Code.BAD_REQUEST, "all tokens that were asked for are generated", retryable=False)
+        if left_s(min(request.deadline_ms, request.expires_ms)) <= 0:
+            return Refused(Code.DEADLINE, "the first token is overdue", retryable=False)
+        return None
+
+    def _admit(self, delivery: Delivery, request: Request) -> Refused | None:
+        kv_bytes, now = self._info.kv_bytes(request.n_tokens), time.monotonic()
+        verdict = self._admission.offer(
+            request.request_id,
+            request.attempt,
+            kv_bytes=kv_bytes,
+            deadline=now + left_s(request.deadline_ms),
+            now=now,
+        )
+        if isinstance(verdict, Refused):
+            return verdict
+        if verdict.repeated:
+            held = self._roster.get(request.request_id, request.attempt)
+            if held is None:
+                return Refused(Code.STALE, "the attempt is leaving")
+            self._roster.reply(delivery, held.answer)
+            return None
+        self._roster.supersede(request, verdict.supersedes)
+        return self._enter(delivery, request, kv_bytes)
+
+    def _enter(self, delivery: Delivery, request: Request, kv_bytes: int) -> Refused | None:
+        accepted = Accepted(request.request_id, request.attempt, self._roster.name, self._standing.epoch())
+        staging: Staging | None = None
+        try:
+            staging = self._standing.arena.reserve(kv_bytes)
+            slot = Slot(request, accepted, staging, extract(delivery))
+            self._roster.enter(slot, lambda entered: self._carry(entered, delivery))
+        except BatonError as error:
+            if staging is not None:
+                staging.release()
+            self._admission.left(request.request_id, request.attempt)
+            return Refused(error.code, str(error), retryable=error.retryable)
+        return None

@@ -1,0 +1,84 @@
+"""The other workers of a scenario, as the monitor's map and their own statuses tell.
+
+Owns the subscriptions. What they mean is `shared.policy.placement`'s: who is best, who is lost, whose epoch is old.
+"""
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared import keys
+from shared.bus import Bus, Delivery
+from shared.errors import MalformedMessage
+from shared.messages import Epoch, Role, ScenarioMap, Status, decode
+from shared.policy.placement import FleetView
+from shared.subjects import Subjects
+from shared.worker.metrics import WorkerMetrics
+
+log = logging.getLogger(__name__)
+
+
+class Peers:
+    """Whom to ask, best first, and whose word is too old to count."""
+
+    def __init__(self, scenario: str, metrics: WorkerMetrics, view: FleetView | None = None) -> None:
+        self.view = view if view is not None else FleetView()
+        self._scenario = scenario
+        self._metrics = metrics
+        self._news = asyncio.Event()
+
+    async def listen(self, bus: Bus, subjects: Subjects, stack: AsyncExitStack) -> None:
+        """Hear maps and statuses until the stack closes."""
+        for subject in (subjects.map(self._scenario), subjects.status(self._scenario)):
+            subscription = await bus.subscribe(subject, self.hear)
+            stack.push_async_callback(subscription.stop)
+
+    async def recall(self, redis: Redis) -> None:
+        """Read the map that Redis holds; without Redis the next announcement brings it."""
+        try:
+            data = await redis.get(keys.scenario_map(self._scenario))
+            if isinstance(data, bytes):
+                self.learn(decode(data, ScenarioMap, "map in Redis"))
+        except (RedisError, OSError, MalformedMessage) as error:
+            log.warning("no map from Redis", extra={"error": str(error)})
+
+    def hear(self, delivery: Delivery) -> None:
+        """Take in a map or a status; anything else is counted and forgotten."""
+        try:
+            message: ScenarioMap | Status = decode(delivery.data, ScenarioMap | Status, "status")
+        except MalformedMessage as error:
+            self._metrics.malformed()
+            log.warning("a message was refused", extra={"subject": delivery.subject, "error": str(error)})
+            return
+        self.learn(message)
+
+    def learn(self, message: ScenarioMap | Status) -> None:
+        """Take in what was heard, or what Redis held at start."""
+        now = time.monotonic()
+        self.view.hear(now)
+        self.view.see(message, now)
+        if isinstance(message, ScenarioMap) or (message.role is Role.DECODE and message.free):
+            self._news.set()
+            self._news = asyncio.Event()
+
+    def decodes(self, group: str) -> list[str]:
+        """The decode workers of a group, best first."""
+        now = time.monotonic()
+        self.view.tick(now)
+        return self.view.rank(self._scenario, Role.DECODE, now, group=group)
+
+    def outdated(self, instance: str, epoch: Epoch) -> bool:
+        """Whether an instance speaks with an epoch that it has lost since: a holder that was paused and replaced."""
+        return not self.view.current(instance, epoch)
+
+    async def news(self, timeout_s: float) -> None:
+        """Return when a decode may have room again, or after the time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+        except TimeoutError:
+            return
