@@ -366,7 +366,7 @@ AnyMessage = (
     | Failed | Status | ScenarioMap | AssignRole | Drain | Done | Pulse
 )  # fmt: skip
 ToPrefill = PrefillRequest
-ToDecode = KvReady
+ToDecode = KvReady | Cancel  # a Cancel is answered Done: the attempt is not, and will not be, decoded here
 ToGateway = Frame | HandedOff
 ToInstance = AssignRole | Drain
 
