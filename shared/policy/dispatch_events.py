@@ -106,10 +106,10 @@ class CancelledByClient:
     request_id: str
 
 
-Event = (
-    Arrived | OfferAccepted | OfferRejected | OfferUnanswered | HandedOff | FirstToken | Ended | AttemptFailed | Stalled
-    | CancelledByClient | StatusSeen | MapSeen | PulseSeen | BusDown | BusUp | Tick
+AttemptEvent = (
+    OfferAccepted | OfferRejected | OfferUnanswered | HandedOff | FirstToken | Ended | AttemptFailed | Stalled
 )  # fmt: skip
+Event = Arrived | CancelledByClient | AttemptEvent | StatusSeen | MapSeen | PulseSeen | BusDown | BusUp | Tick
 
 # ---- actions ---------------------------------------------------------------------------------------------------------
 
@@ -127,6 +127,7 @@ class Cause(StrEnum):
     DEADLINE = "deadline"  # nobody accepted in time, or could not have
     EXPIRED = "expired"
     FULL = "full"  # the waiting queue or the table of open requests
+    ABSENT = "absent"  # the scenario has no worker
     POISON = "poison"  # died with too many workers
 
 
@@ -145,7 +146,10 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Publish Cancel: whoever holds this attempt, or an older one, drops it. Always comes before the next Offer."""
+    """Publish Cancel: whoever holds this attempt, or an older one, drops it. Always comes before the next Offer.
+
+    Tokens and endings of these attempts that still come in are dropped and no event any more.
+    """
 
     request_id: str
     attempt: int
@@ -176,5 +180,8 @@ class DispatchRules:
     preemptions: int = 16  # attempts ended by lack of room or by a drain: nobody's fault, so more of them
     poison: int = 2  # a request that died with so many workers is not given to another
     poison_window_s: float = 10.0  # a later death counts if it came so soon after the attempt
-    grace_s: float = 10.0  # how long a request waits for a first worker where there is none
+    grace_s: float = 10.0  # a scenario without any worker refuses new requests after so long
+    replay_grace_s: float = 60.0  # and gives up those whose stream had begun after so long
+    absent_retry_s: float = 5.0  # Retry-After where there is no worker
+    busy_retry_s: float = 1.0  # Retry-After where all are busy and nothing better is known
     lookahead: int = 8  # waiting requests examined for one that suits a free worker

@@ -25,7 +25,7 @@ class LeaderLost:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """Redis answered, holds our own lease, and holds none (or another epoch's) of this instance. Unknown is not lost."""
+    """Redis answered, holds our lease, and holds none (or another epoch's) of this instance. Unknown is not lost."""
 
     instance: str
     epoch: Epoch  # of the lease that is gone

@@ -1,9 +1,28 @@
-"""Where a request may go: what maps, statuses, answers and silence say about each instance."""
+"""Where a request may go: what maps, statuses, answers and silence say about each instance.
 
+Owns what one observer (a gateway; a prefill that looks for a decode) believes of the workers. Sends nothing and starts
+nothing. A worker is a candidate when the newest map lists it and it said itself that it is ready, under an epoch not
+older than the map's; a prefill also needs a decode in its group, or its slot would be held in vain.
+"""
+
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
 
-from shared.messages import Epoch, Role, ScenarioMap, Status
+from shared.messages import Epoch, Member, Role, ScenarioMap, State, Status
+from shared.policy.deadlines import Deadlines
+from shared.policy.hearing import Hearing
+from shared.policy.pool import Pool
+from shared.policy.recent import Recent
+from shared.policy.worker import Worker, tie_of
+
+EPOCHS_REMEMBERED: Final = 65_536
+"""Instances whose highest epoch is kept after they are gone, so that a zombie stays refused."""
+
+
+ROUNDING_S: Final = 1e-6
+"""A tick at exactly `next_deadline()` finds its deadline due, whatever floats do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,67 +37,270 @@ class ViewRules:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The instance (that incarnation of it) is gone with all it held."""
+    """That incarnation of the instance is gone with all it held; nothing is to be settled with it any more."""
 
     instance: str
     epoch: Epoch
     reason: str
+    died: bool = True  # False: it stopped in order
 
 
 class FleetView:
-    """One observer's view of the workers. Ranks candidates; says who was lost. Performs nothing."""
+    """One observer's view of the workers. Ranks candidates; says who was lost."""
 
     def __init__(self, rules: ViewRules | None = None, watcher: str = "") -> None:
-        raise NotImplementedError
+        self._rules = rules or ViewRules()
+        self._watcher = watcher
+        self._patience_s = self._rules.heartbeat_s * self._rules.misses
+        self._hearing = Hearing(self._patience_s)
+        self._workers: dict[str, Worker] = {}
+        self._epochs: Recent[str, Epoch] = Recent(EPOCHS_REMEMBERED)
+        self._maps: dict[str, tuple[Epoch, int]] = {}
+        self._members: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._pools: defaultdict[tuple[str, Role, str], Pool] = defaultdict(Pool)
+        self._silence: Deadlines[str] = Deadlines()  # on the clock of silence
+        self._penalties: Deadlines[str] = Deadlines()
+        self._departed: Recent[str, bool] = Recent(EPOCHS_REMEMBERED)  # gone, and in no map
+        self._lost: list[Lost] = []
+        self._turns = 0
+
+    # ---- what is heard
 
     def see(self, message: Status | ScenarioMap, now: float) -> list[Lost]:
         """Take in a status or map (older epochs, numbers and versions are ignored); who was lost by it."""
-        raise NotImplementedError
+        self._judge(now)
+        self._hearing.heard(now)
+        match message:
+            case Status():
+                self._see_status(message, now)
+            case ScenarioMap():
+                self._see_map(message, now)
+        return self._take_lost()
 
     def hear(self, now: float) -> None:
-        """Something came over the bus (a Pulse): silence of others counts."""
-        raise NotImplementedError
+        """Something else came over the bus (a Pulse, an answer): whoever is silent now is so by itself."""
+        self._judge(now)
+        self._hearing.heard(now)
 
     def tick(self, now: float) -> list[Lost]:
         """Judge silence up to now; who was lost by it."""
-        raise NotImplementedError
+        self._judge(now)
+        return self._take_lost()
 
     def next_deadline(self) -> float | None:
-        """When `tick` should be called next."""
-        raise NotImplementedError
+        """When `tick` should be called next; ask again after each message."""
+        silence = self._silence.next()
+        moments = [self._penalties.next(), None if silence is None else self._hearing.when(silence)]
+        return min((at for at in moments if at is not None), default=None)
+
+    # ---- whom to ask
 
     def best(self, scenario: str, role: Role, now: float, group: str = "", exclude: Collection[str] = ()) -> str | None:
-        """The first of `rank` that has a free slot as far as is known; cheap at any fleet size."""
-        raise NotImplementedError
+        """The first candidate that has a free slot as far as is known; cheap at any fleet size."""
+        self._judge(now)
+        return self._pools[scenario, role, group].best(exclude)
 
     def rank(self, scenario: str, role: Role, now: float, group: str = "", exclude: Collection[str] = ()) -> list[str]:
         """Candidates, fewest streams first; those known to be full after them, suspects last, the lost never."""
-        raise NotImplementedError
+        self._judge(now)
+        return [instance for instance in self._pools[scenario, role, group].ranked() if instance not in exclude]
 
     def exists(self, scenario: str, role: Role, group: str = "") -> bool:
         """Whether any worker of the role is there to be asked, now or later."""
-        raise NotImplementedError
+        return len(self._pools[scenario, role, group]) > 0
+
+    def lost(self, instance: str) -> bool:
+        """Whether it was taken for lost and has not been heard since."""
+        worker = self._workers.get(instance)
+        return worker.gone if worker is not None else instance in self._departed
 
     def current(self, instance: str, epoch: Epoch) -> bool:
         """False: the epoch is older than the instance's newest known; refuse what carries it (frames, answers)."""
-        raise NotImplementedError
+        known = self._epochs.get(instance)
+        return known is None or epoch >= known
+
+    # ---- our own dealings: after one `dispatched` one answer, after one `accepted` one `settled`
 
     def dispatched(self, instance: str) -> None:
-        """An offer is under way: one more stream. Exactly one of the next three follows."""
-        raise NotImplementedError
+        """Count an offer under way: one more stream. Exactly one of the next four follows."""
+        if worker := self._workers.get(instance):
+            self._turns += 1
+            worker.dispatch(self._turns)
+            self._place(worker)
 
     def accepted(self, instance: str) -> None:
-        """It holds a slot; `settled` follows."""
-        raise NotImplementedError
+        """Note that it holds a slot; `settled` follows."""
+        if worker := self._workers.get(instance):
+            worker.answer(taken=1)
+            self._pardon(worker)
 
     def rejected(self, instance: str) -> None:
-        """It holds nothing and gets no further offer before its next status."""
-        raise NotImplementedError
+        """Note that it holds nothing; it gets no further offer before its next status."""
+        if worker := self._workers.get(instance):
+            worker.answer(left=1)
+            worker.closed = True
+            self._pardon(worker)
+
+    def withdrawn(self, instance: str) -> None:
+        """Take the offer back before its answer; a slot may be held until the next status says otherwise."""
+        if worker := self._workers.get(instance):
+            worker.answer(taken=1, left=1)
+            self._place(worker)
 
     def unanswered(self, instance: str, now: float) -> None:
-        """No answer: suspect for a while."""
-        raise NotImplementedError
+        """Note that it did not answer."""
+        if worker := self._workers.get(instance):
+            worker.answer(left=1)
+            self.suspect(instance, now)
 
     def settled(self, instance: str) -> None:
-        """An accepted stream has left the instance (handed off, ended, failed)."""
-        raise NotImplementedError
+        """Note that an accepted stream has left the instance (handed off, ended, failed)."""
+        if worker := self._workers.get(instance):
+            worker.open = max(0, worker.open - 1)
+            self._place(worker)
+
+    def suspect(self, instance: str, now: float) -> None:
+        """Ask others first for a while, the longer the more often this happened since its last answer."""
+        if worker := self._workers.get(instance):
+            penalty_s = min(self._rules.penalty_max_s, self._rules.penalty_s * 2.0 ** min(worker.penalties, 30))
+            worker.penalties += 1
+            worker.punished = True
+            self._penalties.set(instance, now + penalty_s)
+            self._place(worker)
+
+    # ---- statuses and maps
+
+    def _see_status(self, status: Status, now: float) -> None:
+        worker = self._workers.get(status.instance)
+        if not self.current(status.instance, status.epoch) or (worker is not None and worker.outdates(status)):
+            return
+        if worker is None:
+            worker = self._new(status.instance)
+        elif worker.restarted(status):
+            self._lose(worker, "restarted")
+        self._epochs.put(status.instance, status.epoch)
+        worker.status = status
+        worker.taken = 0
+        worker.closed = worker.silent = False
+        if status.state in (State.STOPPED, State.FAILED):
+            self._lose(worker, status.state.value, died=status.state is State.FAILED)
+            self._place(worker)
+            self._tidy(worker)
+            return
+        worker.gone = False
+        if not worker.removed or status.state is State.DRAINING:
+            # One that left the map yet goes on as if ready does not know: what it holds is given up in time.
+            self._silence.set(status.instance, self._hearing.clock(now) + self._patience_s)
+        self._place(worker)
+
+    def _see_map(self, message: ScenarioMap, now: float) -> None:
+        if (message.epoch, message.version) <= self._maps.get(message.scenario, ((-1, -1), -1)):
+            return
+        self._maps[message.scenario] = (message.epoch, message.version)
+        listed: set[str] = set()
+        for group in message.groups:
+            for role, members in ((Role.PREFILL, group.prefill), (Role.DECODE, group.decode)):
+                for member in members:
+                    listed.add(member.instance)
+                    self._join(message.scenario, group.name, role, member, now)
+        for (scenario, _), instances in list(self._members.items()):
+            if scenario == message.scenario:
+                for instance in sorted(instances - listed):
+                    self._leave(self._workers[instance], now)
+
+    def _join(self, scenario: str, group: str, role: Role, member: Member, now: float) -> None:
+        worker = self._workers.get(member.instance) or self._new(member.instance)
+        if (worker.scenario, worker.group, worker.role) != (scenario, group, role):
+            self._withdraw(worker)
+            worker.scenario, worker.group, worker.role = scenario, group, role
+        if self.current(member.instance, member.epoch):
+            self._epochs.put(member.instance, member.epoch)
+        worker.member = member.epoch
+        worker.removed = False
+        self._members[scenario, group].add(member.instance)
+        if member.instance not in self._silence and not worker.gone:
+            self._silence.set(member.instance, self._hearing.clock(now) + self._patience_s)
+        self._place(worker)
+
+    def _leave(self, worker: Worker, now: float) -> None:
+        self._withdraw(worker)
+        worker.removed = True
+        if worker.status is None or worker.status.state is not State.DRAINING:
+            allowed = self._hearing.clock(now) + self._patience_s
+            self._silence.set(worker.instance, min(allowed, self._silence.get(worker.instance) or allowed))
+        self._tidy(worker)
+
+    def _withdraw(self, worker: Worker) -> None:
+        """Take it out of its group and pools."""
+        worker.member = None
+        self._members[worker.scenario, worker.group].discard(worker.instance)
+        self._place(worker)
+
+    def _new(self, instance: str) -> Worker:
+        self._departed.drop(instance)
+        worker = Worker(instance, tie_of(self._watcher, instance))
+        self._workers[instance] = worker
+        return worker
+
+    def _tidy(self, worker: Worker) -> None:
+        """Forget one that is gone and in no map."""
+        if worker.gone and worker.member is None:
+            del self._workers[worker.instance]
+            self._departed.put(worker.instance, True)
+
+    # ---- silence and loss
+
+    def _judge(self, now: float) -> None:
+        for instance in self._penalties.due(now):
+            if worker := self._workers.get(instance):
+                worker.punished = False
+                self._place(worker)
+        clock = self._hearing.clock(now)
+        for instance in self._silence.due(clock + ROUNDING_S):
+            worker = self._workers[instance]
+            if worker.removed:
+                self._lose(worker, "removed from the map")
+            elif worker.silent:
+                self._lose(worker, "silent")
+            else:
+                worker.silent = True
+                self._silence.set(instance, clock + self._rules.heartbeat_s)
+            self._place(worker)
+            self._tidy(worker)
+
+    def _lose(self, worker: Worker, reason: str, *, died: bool = True) -> None:
+        if worker.gone:
+            return
+        epoch = worker.status.epoch if worker.status is not None else worker.member
+        self._lost.append(Lost(worker.instance, epoch or (0, 0), reason, died))
+        worker.gone = True
+        worker.forget_streams()
+        self._silence.drop(worker.instance)
+        self._penalties.drop(worker.instance)
+
+    def _take_lost(self) -> list[Lost]:
+        lost, self._lost = self._lost, []
+        return lost
+
+    def _pardon(self, worker: Worker) -> None:
+        worker.penalties = 0
+        worker.punished = False
+        self._penalties.drop(worker.instance)
+        self._place(worker)
+
+    # ---- pools
+
+    def _place(self, worker: Worker) -> None:
+        """Bring the pools up to date with the worker."""
+        scenario, group = worker.scenario, worker.group
+        served = self.exists(scenario, Role.DECODE, group)
+        candidate = worker.routable and (served or worker.role is Role.DECODE)
+        for pool in (self._pools[scenario, worker.role, ""], self._pools[scenario, worker.role, group]):
+            if candidate:
+                pool.put(worker.standing)
+            else:
+                pool.drop(worker.instance)
+        if worker.role is Role.DECODE and served != self.exists(scenario, Role.DECODE, group):
+            for instance in self._members[scenario, group]:
+                if self._workers[instance].role is Role.PREFILL:
+                    self._place(self._workers[instance])

@@ -1,0 +1,83 @@
+"""The candidates of one kind with the best on top, at any number of them."""
+
+from collections.abc import Collection
+from enum import IntEnum
+from heapq import heapify, heappop, heappush
+from typing import Final, NamedTuple
+
+SLACK: Final = 64
+"""Stale heap entries that are always tolerated; beyond it as many as candidates."""
+
+
+class Tier(IntEnum):
+    """How willingly a candidate is asked."""
+
+    FREE = 0
+    FULL = 1
+    SUSPECT = 2
+    SUSPECT_FULL = 3
+
+
+class Standing(NamedTuple):
+    """A candidate's place in the order; smaller is asked first."""
+
+    tier: Tier
+    streams: int
+    kv_used: int  # less room comes later; 0 where it does not matter
+    turn: int  # of its last offer: among equals the one that waited longest
+    tie: int  # differs between observers, so that they do not all prefer the same one
+    instance: str
+
+
+class Pool:
+    """A heap of standings. A changed one is pushed anew; the stale entry is skipped when it comes up."""
+
+    def __init__(self) -> None:
+        self._standings: dict[str, Standing] = {}
+        self._heap: list[Standing] = []
+
+    def __len__(self) -> int:
+        return len(self._standings)
+
+    def put(self, standing: Standing) -> None:
+        """The candidate stands here from now on."""
+        if self._standings.get(standing.instance) == standing:
+            return
+        self._standings[standing.instance] = standing
+        heappush(self._heap, standing)
+        if len(self._heap) > 2 * len(self._standings) + SLACK:
+            self._heap = list(self._standings.values())
+            heapify(self._heap)
+
+    def drop(self, instance: str) -> None:
+        """It is no candidate any more."""
+        self._standings.pop(instance, None)
+
+    def best(self, exclude: Collection[str] = ()) -> str | None:
+        """The first that has room; a suspect only where nobody else is left, not merely nobody free."""
+        aside: list[Standing] = []
+        found: str | None = None
+        while self._heap:
+            top = self._heap[0]
+            if self._standings.get(top.instance) != top:
+                heappop(self._heap)
+                continue
+            if not self._may_be_asked(top, aside):
+                break
+            if top.instance not in exclude:
+                found = top.instance
+                break
+            aside.append(heappop(self._heap))
+        for standing in aside:
+            heappush(self._heap, standing)
+        return found
+
+    def ranked(self) -> list[str]:
+        """All, in order; costs a sort."""
+        return [standing.instance for standing in sorted(self._standings.values())]
+
+    @staticmethod
+    def _may_be_asked(top: Standing, aside: list[Standing]) -> bool:
+        if top.tier is Tier.FREE:
+            return True
+        return top.tier is Tier.SUSPECT and all(standing.tier is Tier.SUSPECT for standing in aside)
