@@ -8,18 +8,15 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Callable
 from random import random
 from types import UnionType
 from typing import TypeVar
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 from nats.errors import SlowConsumerError
-from nats.errors import TimeoutError as NatsTimeout
 
 from shared.bus import (
     INBOX,
@@ -36,6 +33,7 @@ from shared.bus import (
 from shared.config import Nats
 from shared.errors import BatonError, DeadlineExceeded, LinkLost, NoCapacity, Overloaded
 from shared.messages import Value, decode
+from shared.nats_client import RepairedClient
 from shared.telemetry import trace_headers
 
 T = TypeVar("T")
@@ -46,24 +44,6 @@ REFUSALS_THAT_END = 5
 log = logging.getLogger(__name__)
 
 
-class _Client(Client):
-    """The library's client, with a `flush` that is a barrier.
-
-    Its own writes the ping past the commands that wait to be sent, so the answer may come before the server has them:
-    a subscription that was flushed would still miss messages, and a drained one would lose its last.
-    """
-
-    async def flush(self, timeout: float = 10) -> None:  # noqa: ASYNC109  # the library's name
-        deadline = time.monotonic() + timeout
-        await self._flush_pending()
-        await asyncio.sleep(0)  # the flusher's turn
-        while self.pending_data_size > 0 and self.is_connected:
-            if time.monotonic() > deadline:
-                raise NatsTimeout
-            await asyncio.sleep(0.001)
-        await super().flush(timeout)  # type: ignore[arg-type]  # a number of seconds
-
-
 class NatsBus:
     """Made by `open`. See `shared.bus.Bus` for what each method promises."""
 
@@ -72,7 +52,7 @@ class NatsBus:
         self._settings = settings
         self._service = service
         self._on_closed = on_closed
-        self._nc = _Client()
+        self._nc = RepairedClient()
         self._closing = False
         self._told = False
         self._refusals = 0
@@ -245,6 +225,7 @@ class NatsBus:
         if isinstance(error, SlowConsumerError):
             self.stats.slow_consumer += 1
         if "authorization violation" in self._last_error.lower():
+            self._nc.hang_up()
             self._refusals += 1
             if self._refusals >= REFUSALS_THAT_END:
                 self._tell(f"NATS refuses this user: {self._last_error}")

@@ -73,13 +73,14 @@ class NatsServer(Server):
     def __init__(self, folder: Path) -> None:
         self.user, self.password = "tests", "p" + secrets.token_hex(8)
         self._config = folder / "nats.conf"
+        self._denied = ""
         super().__init__("nats-server", self._argv, (b"", b"INFO "))
 
     def _argv(self, port: int) -> list[str]:
         self._config.write_text(
             f'listen: "{HOST}:{port}"\nmax_payload: 1MB\nmax_pending: 16MB\nwrite_deadline: "2s"\n'
             'ping_interval: "2s"\nping_max: 2\n'
-            f"authorization {{ users = [ {{ user: {self.user}, password: {self.password} }} ] }}\n"
+            f"authorization {{ users = [ {{ user: {self.user}, password: {self.password} {self._denied} }} ] }}\n"
         )
         beside_python = Path(sysconfig.get_path("scripts")) / "nats-server"
         binary = str(beside_python) if beside_python.exists() else shutil.which("nats-server")
@@ -89,6 +90,12 @@ class NatsServer(Server):
     def settings(self, prefix: str = "baton") -> Nats:
         """How to connect."""
         return Nats(url=f"nats://{HOST}:{self.port}", user=self.user, password=self.password, prefix=prefix)
+
+    def deny_publish(self, subject: str) -> None:
+        """Start again with a subject that the user may not publish to."""
+        self._denied = f', permissions: {{ publish: {{ deny: ["{subject}"] }} }}'
+        self.kill()
+        self.start()
 
     def change_password(self) -> None:
         """Make the credentials handed out so far worthless at the next start."""

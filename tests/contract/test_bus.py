@@ -18,6 +18,7 @@ from shared.messages import Cancel, Done, Rejected, encode
 from shared.nats_bus import NatsBus
 from tests.fakes import MAX_PAYLOAD, Hub
 from tests.servers import NatsServer
+from tests.waiting import until
 
 LARGEST = MAX_PAYLOAD - RESERVED_BYTES
 
@@ -105,13 +106,6 @@ class Heard:
 
     async def count(self, number: int) -> None:
         await until(lambda: len(self.deliveries) >= number, f"{number} messages come")
-
-
-async def until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"within {seconds} s it did not happen that {what}"
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture
