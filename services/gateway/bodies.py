@@ -1,0 +1,43 @@
+"""What is checked of an HTTP request before anything is done for it, its key, size and time, and what signs its answer."""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from services.gateway.desk import Desk
+from services.gateway.refusals import Unauthorised
+from shared.config import GatewaySettings
+from shared.errors import TooLarge
+
+
+ID: Final = web.RequestKey("id", str)
+"""Of a request: the client's own, or one made here."""
+
+
+def signature(request: web.BaseRequest) -> dict[str, str]:
+    """Make the headers that every answer carries."""
+    return {"x-request-id": request[ID], "server": "baton"}
+
+
+def authorise(request: web.BaseRequest, desk: Desk) -> None:
+    """Check the bearer's key. Raises Unauthorised."""
+    scheme, _, key = request.headers.get("authorization", "").strip().partition(" ")
+    if not desk.knows(key.strip() if scheme.lower() == "bearer" else ""):
+        raise Unauthorised
+
+
+async def read_body(request: web.BaseRequest, settings: GatewaySettings) -> bytes:
+    """Read the body within its bounds. Raises TooLarge before all of it is read, or HTTPRequestTimeout."""
+    if (request.content_length or 0) > settings.max_body_bytes:
+        raise too_large(settings)
+    try:
+        async with asyncio.timeout(settings.send_timeout_s):
+            return await request.read()  # bounded by the application's max_body_bytes where no length was given
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+
+
+def too_large(settings: GatewaySettings) -> TooLarge:
+    """Make the refusal of a body above the limit."""
+    return TooLarge(f"the body is larger than {settings.max_body_bytes} bytes, the limit")

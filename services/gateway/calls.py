@@ -1,0 +1,108 @@
+"""One client request while it is being answered: its choices and the two moments that its owner waits for.
+
+Owns the futures `admitted` and `ended`, the usage and the span. Decides nothing and sends nothing.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from opentelemetry.trace import Span
+
+from services.gateway.plans import Plan
+from services.gateway.record import Record, Sink
+from services.gateway.scenarios import Scenario
+from services.gateway.shapes import Usage
+from shared.errors import BatonError
+from shared.messages import Finish, Finished
+
+
+class Answer(Protocol):
+    """Makes the sinks of an answer, whatever its form."""
+
+    def sink(self, choice: int, request_id: str) -> Sink:
+        """Make the sink of the next choice."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """From its arrival to its one ending."""
+
+    id: str
+    scenario: Scenario
+    span: Span
+    priority: int
+    arrived: float  # monotonic
+    deadline: float  # the first token is due
+    expires: float
+    admitted: "asyncio.Future[None]"
+    ended: "asyncio.Future[None]"
+    usage: Usage = field(default_factory=Usage)
+    records: list[Record] = field(default_factory=list)  # by choice
+    open: dict[str, Record] = field(default_factory=dict)  # by request id: choices not ended yet
+    first_token_s: float | None = None
+    counted: set[str] = field(default_factory=set)  # request ids whose prompt counts
+    reasons: list[Finish] = field(default_factory=list)
+
+    def admit(self) -> None:
+        """Note that a worker holds a choice: from here on the answer may begin."""
+        if not self.admitted.done():
+            self.admitted.set_result(None)
+
+    def finish(self, record: Record, finished: Finished) -> None:
+        """Note a choice's good ending; the last one ends the call."""
+        self.open.pop(record.request_id, None)
+        self.usage.completion_tokens += finished.completion_tokens
+        self.reasons.append(finished.reason)
+        if record.request_id in self.counted:
+            self.usage.prompt_tokens += finished.prompt_tokens
+            self.usage.cached_tokens += finished.cached_tokens
+        self.admit()
+        if not self.open and not self.ended.done():
+            self.ended.set_result(None)
+
+    def fail(self, error: BatonError) -> None:
+        """Note the call's bad ending, once."""
+        for future in (self.admitted, self.ended):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # whoever waits raises it; the loop need not report it where nobody waits any more
+
+
+def open_call(
+    call_id: str, scenario: Scenario, plans: list[Plan], answer: Answer, span: Span, *, priority: int = 0
+) -> Call:
+    """Make a call with a record for each plan."""
+    now, unix_ms = time.monotonic(), int(time.time() * 1000)
+    loop = asyncio.get_running_loop()
+    call = Call(
+        call_id,
+        scenario,
+        span,
+        priority,
+        now,
+        now + scenario.first_token_s,
+        now + scenario.timeout_s,
+        loop.create_future(),
+        loop.create_future(),
+    )
+    for choice, plan in enumerate(plans):
+        request_id = call_id if len(plans) == 1 else f"{call_id}-{choice}"
+        sink = answer.sink(choice, request_id)
+        record = Record(
+            request_id=request_id,
+            prompt=plan.prompt,
+            sampling=plan.sampling,
+            stopping=plan.stopping,
+            deadline_ms=unix_ms + int(scenario.first_token_s * 1000),
+            expires_ms=unix_ms + int(scenario.timeout_s * 1000),
+            sink=sink,
+            text=sink.text,
+        )
+        call.records.append(record)
+        call.open[request_id] = record
+        if plan.first_of_prompt:
+            call.counted.add(request_id)
+    return call

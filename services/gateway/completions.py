@@ -1,0 +1,106 @@
+"""Chat and text completions over HTTP, streamed and whole.
+
+Owns the connection while an answer goes out. A client that goes away cancels its handler, and the handler's end closes
+the call, in whatever phase it is.
+"""
+
+import asyncio
+from typing import Final
+
+from aiohttp import HttpVersion11, web
+from opentelemetry.context import Context
+
+from services.gateway.answers import WholeAnswer
+from services.gateway.bodies import authorise, read_body, signature
+from services.gateway.calls import Call
+from services.gateway.desk import Asked, Desk
+from services.gateway.openai import parse
+from services.gateway.refusals import as_json
+from services.gateway.scenarios import Scenario
+from services.gateway.streams import SseAnswer, SseStream
+from shared.config import GatewaySettings
+from shared.errors import BatonError
+from shared.telemetry import extract_context
+
+SSE_HEADERS: Final = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+class Completions:
+    """The two routes that generate."""
+
+    def __init__(self, desk: Desk, settings: GatewaySettings) -> None:
+        self._desk = desk
+        self._settings = settings
+        self._streams: set[SseStream] = set()
+
+    def sweep(self, elapsed_s: float) -> None:
+        """Keep quiet streams open and cut those that nobody reads."""
+        for stream in list(self._streams):
+            stream.sweep(elapsed_s)
+
+    async def create(self, request: web.BaseRequest, shape: type[Asked]) -> web.StreamResponse:
+        """Answer one request."""
+        with self._desk.place():
+            authorise(request, self._desk)
+            asked: Asked = parse(await read_body(request, self._settings), shape)
+            scenario = self._desk.scenarios.find(asked.model, request.headers.get("x-baton-scenario"))
+            context = extract_context(request.headers)
+            if asked.stream:
+                return await self._stream(request, asked, scenario, context)
+            return await self._whole(asked, scenario, context)
+
+    async def _whole(self, asked: Asked, scenario: Scenario, context: Context) -> web.Response:
+        call_id = self._desk.name(asked)
+        collected = WholeAnswer(self._desk.shape(asked, call_id, scenario))
+        call = await self._desk.open(asked, scenario, call_id, collected, context)
+        try:
+            await call.ended
+        finally:
+            self._desk.close(call)
+        return web.Response(body=collected.body(call.usage), content_type="application/json")
+
+    async def _stream(
+        self, request: web.BaseRequest, asked: Asked, scenario: Scenario, context: Context
+    ) -> web.StreamResponse:
+        call_id = self._desk.name(asked)
+        shape = self._desk.shape(asked, call_id, scenario)
+        events = SseAnswer(shape, self._settings.max_unsent_bytes, self._settings.send_timeout_s)
+        call = await self._desk.open(asked, scenario, call_id, events, context)
+        events.stream.on_cut = lambda: self._desk.cut(call)
+        try:
+            await call.admitted  # until here the answer may still be an error with a status of its own
+            response = web.StreamResponse(headers=SSE_HEADERS | signature(request))
+            await response.prepare(request)
+            await response.write(events.opening())  # takes the headers along
+            await self._run(request, call, events)
+        finally:
+            self._desk.close(call)
+        await self._finish(request, response, events)
+        return response
+
+    async def _run(self, request: web.BaseRequest, call: Call, events: SseAnswer) -> None:
+        """Let the records write to the connection until the call has ended, then write its ending."""
+        if request.transport is None:
+            raise ConnectionResetError
+        events.stream.attach(request.transport, chunked=request.version >= HttpVersion11)
+        self._streams.add(events.stream)
+        try:
+            await call.ended
+        except BatonError as error:
+            events.stream.fail(as_json(error))
+        else:
+            events.end(call.usage)
+        finally:
+            self._streams.discard(events.stream)
+
+    async def _finish(self, request: web.BaseRequest, response: web.StreamResponse, events: SseAnswer) -> None:
+        """End the body; a client that was cut off, or does not take the rest in time, loses its connection."""
+        transport = request.transport
+        try:
+            if events.stream.gone:
+                raise ConnectionResetError
+            async with asyncio.timeout(self._settings.send_timeout_s):
+                await response.write_eof()
+        except (TimeoutError, ConnectionError):
+            if transport is not None:
+                transport.abort()

@@ -1,0 +1,88 @@
+"""What a client asks for, in the workers' words: tokens, Sampling and Stopping of each choice.
+
+Pure but for the seed that is drawn where the client gave none. Knows no connection and no worker.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from services.gateway.openai import MAX_CHOICES, ChatRequest, CompletionRequest, Parameters
+from services.gateway.prompt import Prompter
+from shared.errors import BadRequest, TooLarge
+from shared.messages import Sampling, Stopping, pack_tokens
+
+MAX_PARAMETER_BYTES = 64 * 1024
+"""Of stop strings, stop tokens and biases together: they travel with the prompt in one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One choice. `first_of_prompt`: the prompt is counted with this one."""
+
+    prompt: bytes
+    sampling: Sampling
+    stopping: Stopping
+    first_of_prompt: bool
+
+
+async def plan_chat(request: ChatRequest, prompter: Prompter) -> list[Plan]:
+    """Tokenise the conversation and spread it over n choices. Raises BadRequest, ContextTooLong."""
+    tokens = await prompter.chat(request.messages, request.chat_template_kwargs)
+    wanted = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
+    alternatives = (request.top_logprobs or 0) if request.logprobs else None
+    return _spread(request, prompter, [tokens], wanted, alternatives)
+
+
+async def plan_completion(request: CompletionRequest, prompter: Prompter) -> list[Plan]:
+    """Tokenise every prompt and spread each over n choices. Raises BadRequest, ContextTooLong."""
+    prompts = request.prompts()
+    if len(prompts) * (request.n or 1) > MAX_CHOICES:
+        raise BadRequest(f"at most {MAX_CHOICES} choices in one request: prompts times n", "n")
+    tokens = [await prompter.text(prompt) for prompt in prompts]
+    return _spread(request, prompter, tokens, request.max_tokens, request.logprobs)
+
+
+def _spread(
+    request: Parameters, prompter: Prompter, prompts: list[list[int]], wanted: int | None, alternatives: int | None
+) -> list[Plan]:
+    seed = secrets.randbits(63) if request.seed is None else request.seed
+    plans = []
+    for tokens in prompts:
+        stopping = _stopping(request, prompter.room(len(tokens), wanted))
+        packed = pack_tokens(tokens)
+        for choice in range(request.n or 1):
+            sampling = _sampling(request, prompter.tokenizer.vocabulary, seed, choice, alternatives)
+            plans.append(Plan(packed, sampling, stopping, first_of_prompt=choice == 0))
+    size = len(msgspec.msgpack.encode((plans[0].sampling, plans[0].stopping)))
+    if size > MAX_PARAMETER_BYTES:
+        raise TooLarge(f"stop, stop_token_ids and logit_bias take {size} bytes; the limit is {MAX_PARAMETER_BYTES}")
+    return plans
+
+
+def _stopping(request: Parameters, max_tokens: int) -> Stopping:
+    if (request.min_tokens or 0) > max_tokens:
+        raise BadRequest(f"min_tokens is greater than the {max_tokens} tokens that may be generated", "min_tokens")
+    stop = [request.stop] if isinstance(request.stop, str) else (request.stop or [])
+    return Stopping(
+        max_tokens=max_tokens,
+        min_tokens=request.min_tokens or 0,
+        stop=stop,
+        stop_token_ids=request.stop_token_ids or [],
+        ignore_eos=bool(request.ignore_eos),
+    )
+
+
+def _sampling(request: Parameters, vocabulary: int, seed: int, choice: int, alternatives: int | None) -> Sampling:
+    bias = request.logit_bias or {}
+    if bias and max(bias) >= vocabulary:
+        raise BadRequest(f"token {max(bias)} is not in the vocabulary of {vocabulary} tokens", "logit_bias")
+    given: dict[str, Any] = {
+        name: value
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+        if (value := getattr(request, name)) is not None
+    }
+    top_k = max(0, request.top_k or 0)  # -1 is how some clients say "off"
+    return Sampling(**given, top_k=top_k, logit_bias=bias, seed=seed, choice=choice, logprobs=alternatives)

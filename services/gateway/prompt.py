@@ -1,0 +1,110 @@
+"""From words to tokens: chat template, tokenizer, the model's context.
+
+Long texts are rendered and tokenised in a thread, so that no stream waits for somebody else's prompt. Chooses nothing
+and knows no worker.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from services.gateway.openai import ChatMessage, TokenizeRequest
+from services.gateway.template import ChatTemplate
+from shared.errors import BadRequest, ContextTooLong
+from shared.messages import MAX_TOKENS_BYTES
+from shared.models import ModelSpec
+from shared.text import Tokenizer
+
+T = TypeVar("T")
+
+OFF_LOOP_CHARS: Final = 2_000
+"""Texts above this, about a millisecond of work, are tokenised in a thread."""
+MAX_CHARS_PER_TOKEN: Final = 128
+"""No vocabulary in use has longer tokens, so a longer text cannot fit and need not be tokenised to know it."""
+
+
+class Prompter:
+    """Makes the tokens of one scenario's prompts. `close` ends its threads."""
+
+    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer, threads: ThreadPoolExecutor) -> None:
+        self.context = min(spec.context, MAX_TOKENS_BYTES // 4)
+        self.tokenizer = tokenizer
+        self._threads = threads
+        bos = "" if spec.bos_id is None else tokenizer.piece(spec.bos_id)[0]
+        eos = tokenizer.piece(min(spec.eos_ids))[0] if spec.eos_ids else ""
+        self._template = ChatTemplate(spec.chat_template, bos=bos, eos=eos)
+
+    async def chat(self, messages: list[ChatMessage], extra: dict[str, Any] | None) -> list[int]:
+        """Tokens of a conversation after the chat template. Raises BadRequest, ContextTooLong."""
+        turns = [
+            {"role": "system" if m.role == "developer" else m.role, "content": m.text}
+            | ({"name": m.name} if m.name else {})
+            for m in messages
+        ]
+        length = sum(len(turn["content"]) for turn in turns)
+        self._refuse_hopeless(length, "messages")
+
+        def work() -> list[int]:
+            # the template writes the special tokens itself
+            return self.tokenizer.encode(self._template.render(turns, extra or {}), special=False)
+
+        return self._usable(await self._run(work, length), "messages")
+
+    async def text(self, prompt: str | list[int], *, special: bool = True) -> list[int]:
+        """Tokens of a completion's prompt, which may be tokens already. Raises BadRequest, ContextTooLong."""
+        if isinstance(prompt, list):
+            return self.tokens(prompt, "prompt")
+        self._refuse_hopeless(len(prompt), "prompt")
+        tokens = await self._run(lambda: self.tokenizer.encode(prompt, special=special), len(prompt))
+        return self._usable(tokens, "prompt")
+
+    async def count(self, asked: TokenizeRequest) -> list[int]:
+        """Tokens of a prompt or of a conversation, however long, as far as they can fit. Raises BadRequest."""
+        if (asked.prompt is None) == (asked.messages is None):
+            raise BadRequest("give either prompt or messages", "prompt")
+        if asked.messages is not None:
+            return await self.chat(asked.messages, None)
+        return await self.text(asked.prompt or "", special=asked.add_special_tokens is not False)
+
+    async def words(self, tokens: list[int]) -> str:
+        """Text of tokens. Raises BadRequest for one that is not in the vocabulary."""
+        self.tokens(tokens, "tokens")
+        return await self._run(lambda: self.tokenizer.decode(tokens), len(tokens))
+
+    def tokens(self, tokens: list[int], param: str) -> list[int]:
+        """Check that a client's tokens exist in the vocabulary."""
+        if tokens and max(tokens) >= self.tokenizer.vocabulary:
+            limit = self.tokenizer.vocabulary
+            raise BadRequest(f"token {max(tokens)} is not in the vocabulary of {limit} tokens", param)
+        return self._usable(tokens, param)
+
+    def room(self, prompt_tokens: int, wanted: int | None) -> int:
+        """Tokens to generate at most: what was asked for, else what the context leaves. Raises ContextTooLong."""
+        left = self.context - prompt_tokens
+        if wanted is None and left > 0:
+            return left
+        if wanted is None or wanted > left:
+            asked = f"{prompt_tokens} in the prompt, {wanted or 1} to generate"
+            raise ContextTooLong(
+                f"This model's maximum context length is {self.context} tokens. However, you requested "
+                f"{prompt_tokens + (wanted or 1)} tokens ({asked}). Please reduce either.",
+                "max_tokens" if left > 0 else "messages",
+            )
+        return wanted
+
+    async def _run(self, work: Callable[[], T], length: int) -> T:
+        if length <= OFF_LOOP_CHARS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _refuse_hopeless(self, chars: int, param: str) -> None:
+        if chars > self.context * MAX_CHARS_PER_TOKEN:
+            raise ContextTooLong(
+                f"This model's maximum context length is {self.context} tokens, which {chars} characters exceed.", param
+            )
+
+    def _usable(self, tokens: list[int], param: str) -> list[int]:
+        if not tokens:
+            raise BadRequest("the prompt is empty", param)
+        return tokens

@@ -1,0 +1,90 @@
+"""One choice of one client request: what is being delivered, and all that another attempt needs to go on.
+
+Owns the delivered token ids and which attempt may speak. Knows no connection; a sink shows the text.
+"""
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from shared.messages import Finish, Finished, Logprobs, Request, Sampling, Stopping
+
+CLOSED: Final = -1
+"""The attempt of a record that no worker may speak to now."""
+
+
+class Sink(Protocol):
+    """Where one choice's text goes: an SSE stream, a collected answer, a NATS inbox."""
+
+    def text(self, index: int, text: str) -> None:
+        """Show text; `index` is the last token it comes from."""
+        ...
+
+    def token(self, index: int, text: str, logprobs: Logprobs | None) -> None:
+        """Show a token with its logprobs; the text may be empty."""
+        ...
+
+    def finish(self, reason: Finish) -> None:
+        """End the choice well."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Record:
+    """One choice: all that another attempt needs to go on where this one stopped."""
+
+    request_id: str
+    prompt: bytes  # uint32, little endian
+    sampling: Sampling
+    stopping: Stopping
+    deadline_ms: int
+    expires_ms: int
+    sink: Sink
+    text: Callable[[int, str], None]  # sink.text, looked up once
+    stream: int = 0  # given by the relay
+    attempt: int = CLOSED
+    expected: int = 0  # index of the next token
+    fresh: bool = True  # the attempt has not brought a token yet
+    handed_off: bool = False  # a decode worker owns the attempt
+    ids: list[int] = field(default_factory=list)
+    early: dict[int, tuple[int, str, Logprobs | None]] = field(default_factory=dict)  # by index, ahead of `expected`
+    ending: Finished | None = None  # came before its last tokens
+    waited_s: float = 0.0  # for a missing token
+    still_s: float = 0.0  # without any token
+    seen: int = 0  # `expected` at the last sweep
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of the client's prompt."""
+        return len(self.prompt) // 4
+
+    @property
+    def speaking(self) -> bool:
+        """Whether some worker may bring tokens now."""
+        return self.attempt != CLOSED
+
+    def close(self) -> None:
+        """Let nobody speak until another attempt begins."""
+        self.attempt = CLOSED
+        self.ending = None
+        self.early.clear()
+
+    def begin(self, attempt: int, gateway: str) -> Request:
+        """Let this attempt speak and no older one: the prompt it starts from holds all that was delivered."""
+        self.close()
+        self.attempt = attempt
+        self.fresh, self.handed_off = True, False
+        self.still_s = self.waited_s = 0.0
+        return Request(
+            request_id=self.request_id,
+            attempt=attempt,
+            gateway=gateway,
+            stream=self.stream,
+            tokens=self.prompt + array("I", self.ids).tobytes(),
+            prompt_tokens=self.prompt_tokens,
+            sampling=self.sampling,
+            stopping=self.stopping,
+            deadline_ms=self.deadline_ms,
+            expires_ms=self.expires_ms,
+        )

@@ -1,0 +1,109 @@
+"""How an error looks to a client: HTTP status, OpenAI error object, headers; or a map over NATS.
+
+Owns the table from codes to statuses. 429 says capacity exists but is taken, 503 says there is none.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from shared.errors import BadRequest, BatonError, Code, Unavailable
+
+MAX_RETRY_AFTER_S: Final = 59
+"""Clients disregard a Retry-After of a minute and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and words for one code. `again`: the client may repeat the same request."""
+
+    status: int
+    type: str
+    code: str | None
+    again: bool = False
+
+
+_INVALID: Final = "invalid_request_error"
+_ANSWERS: Final[dict[Code, Answer]] = {
+    Code.BAD_REQUEST: Answer(400, _INVALID, None),
+    Code.MALFORMED: Answer(400, _INVALID, None),
+    Code.CONTEXT_TOO_LONG: Answer(400, _INVALID, "context_length_exceeded"),
+    Code.UNKNOWN_SCENARIO: Answer(404, _INVALID, "model_not_found"),
+    Code.TOO_LARGE: Answer(413, _INVALID, "request_too_large"),
+    Code.OVERLOADED: Answer(429, "server_overloaded", "server_overloaded", again=True),
+    Code.NO_CAPACITY: Answer(503, "server_error", "no_capacity", again=True),
+    Code.DRAINING: Answer(503, "server_error", "draining", again=True),
+    Code.LINK_LOST: Answer(503, "server_error", "link_lost", again=True),
+    Code.CANCELLED: Answer(499, _INVALID, "cancelled"),
+    Code.DEADLINE: Answer(504, "timeout", "timeout"),
+    Code.KV_REFUSED: Answer(502, "server_error", "kv_refused"),
+    Code.WORKER_LOST: Answer(502, "server_error", "worker_lost"),
+    Code.ENGINE_FAILED: Answer(502, "server_error", "engine_failed"),
+}
+_UNAUTHORISED: Final = Answer(401, _INVALID, "invalid_api_key")
+_SERVER_FAULT: Final = 500
+_OTHER: Final = Answer(500, "server_error", "internal_error")
+
+
+class Unauthorised(BadRequest):
+    """Raised when the client's key is missing or not known here."""
+
+    def __init__(self) -> None:
+        super().__init__("Incorrect or missing API key; send it as 'Authorization: Bearer KEY'")
+
+
+class Refused(BatonError):
+    """Raised where a request ends badly, with the code that a worker or the dispatcher gave."""
+
+    def __init__(self, code: Code, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = answer(self).again
+        self.retry_after_s = 1.0 if retry_after_s is None else retry_after_s
+
+
+def answer(error: BatonError) -> Answer:
+    """Look up what the client sees of an error."""
+    return _UNAUTHORISED if isinstance(error, Unauthorised) else _ANSWERS.get(error.code, _OTHER)
+
+
+def error_object(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
+    """OpenAI's error body, before it is JSON."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def as_json(error: BatonError) -> bytes:
+    """Make the error body of an HTTP answer or of an event in a stream."""
+    seen = answer(error)
+    param = error.param if isinstance(error, BadRequest) else None
+    return msgspec.json.encode(error_object(_words(error), seen.type, param, seen.code))
+
+
+def as_map(error: BatonError) -> dict[str, Any]:
+    """Make the map that a NATS client gets."""
+    seen = answer(error)
+    body: dict[str, Any] = {"code": seen.code or str(error.code), "message": _words(error), "retryable": seen.again}
+    if isinstance(error, BadRequest) and error.param is not None:
+        body["param"] = error.param
+    return {"error": body}
+
+
+def headers(error: BatonError) -> dict[str, str]:
+    """Headers that say whether and when to come back."""
+    seen = answer(error)
+    if seen is _UNAUTHORISED:
+        return {"www-authenticate": "Bearer"}
+    if not seen.again:
+        return {"x-should-retry": "false"} if seen.status >= _SERVER_FAULT else {}
+    seconds = error.retry_after_s if isinstance(error, Unavailable | Refused) else 1.0
+    wait = min(MAX_RETRY_AFTER_S, max(1, math.ceil(seconds)))
+    return {"retry-after": str(wait), "x-baton-reason": str(error.code)}
+
+
+def _words(error: BatonError) -> str:
+    """Never empty; an unforeseen error does not tell its insides."""
+    if answer(error) is _OTHER:
+        return "the server failed to answer this request; its log has the reason under this request id"
+    return str(error) or str(error.code)

@@ -1,0 +1,245 @@
+"""Runs the relay: tells the dispatcher what happens and performs what it decides.
+
+Owns the open calls and their records. Chooses no worker, speaks to no client.
+"""
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from services.gateway.calls import Call
+from services.gateway.metrics import Metrics, describe_end
+from services.gateway.offers import Offers
+from services.gateway.record import Record
+from services.gateway.records import Records
+from services.gateway.refusals import Refused
+from shared.bus import Delivery
+from shared.config import FleetSettings
+from shared.errors import BatonError, Cancelled, Code, MalformedMessage, Overloaded, Unavailable
+from shared.messages import Finished, Frame, Request, ToGateway, decode
+from shared.policy.dispatch import Dispatcher
+from shared.policy.dispatch_events import (
+    Action,
+    Arrived,
+    AttemptFailed,
+    CancelledByClient,
+    Ended,
+    Event,
+    FirstToken,
+    HandedOff,
+    Offer,
+    OfferAccepted,
+    OfferUnanswered,
+    Refuse,
+    Stalled,
+    Withdraw,
+)
+from shared.policy.placement import FleetView
+from shared.policy.world import Tick
+from shared.tasks import Tasks
+
+LATEST_TICK_S: Final = 1.0
+"""The dispatcher hears of time at least so often."""
+
+
+class Relay:
+    """See the module. Everything happens on the event loop's thread."""
+
+    def __init__(
+        self,
+        gateway: str,
+        *,
+        view: FleetView,
+        dispatcher: Dispatcher,
+        offers: Offers,
+        settings: FleetSettings,
+        tasks: Tasks,
+        metrics: Metrics,
+        max_streams: int,
+    ) -> None:
+        self.records = Records(self, view.current)
+        self._gateway, self._dispatcher, self._offers = gateway, dispatcher, offers
+        self._settings, self._tasks, self._metrics = settings, tasks, metrics
+        self._max_streams = max_streams
+        self._calls: dict[str, Call] = {}  # by the request id of each choice
+        self._events: deque[Event] = deque()
+        self._pumping = False
+        self._timer: asyncio.TimerHandle | None = None
+        # numbers of an earlier life of this gateway never come again, so frames meant for it hit nothing
+        self._numbers = itertools.count(int(time.time()) << 20)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    # ---- calls -----------------------------------------------------------------------------------------------------
+
+    def start(self, call: Call) -> None:
+        """Take a call on: each of its choices asks for a worker. `close` must follow, whatever happens."""
+        if len(self._calls) + len(call.records) > self._max_streams:
+            raise Overloaded(f"this gateway already has {len(self._calls)} of at most {self._max_streams} streams open")
+        for record in call.records:
+            record.stream = next(self._numbers)
+            self.records.add(record)
+            self._calls[record.request_id] = call
+        for record in call.records:
+            times = (call.deadline, call.expires)
+            self.handle(
+                Arrived(record.request_id, call.scenario.name, record.prompt_tokens, *times, priority=call.priority)
+            )
+
+    def close(self, call: Call, error: BatonError | None = None) -> None:
+        """End a call; whatever of it still runs is cancelled. `error` is why, unless the client left. Idempotent."""
+        call.fail(error or Cancelled("the client has left"))
+        for record in list(call.open.values()):
+            del call.open[record.request_id]
+            self.records.drop(record)
+            self.handle(CancelledByClient(record.request_id))
+
+    def describe(self, call: Call, error: BatonError | None) -> None:
+        """Count a call's ending and end its span."""
+        elapsed = time.monotonic() - call.arrived
+        self._metrics.ended(call.scenario.name, call.usage, elapsed, call.first_token_s)
+        describe_end(call.span, call.usage, [str(reason) for reason in call.reasons], error)
+        call.span.end()
+
+    # ---- what the dispatcher decides -------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """Tell the dispatcher, and perform what it asks for, in order."""
+        self._events.append(event)
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                actions = self._dispatcher.handle(event, time.monotonic())
+                for action in actions:
+                    self._perform(action)
+                self._forget(event, actions)
+        finally:
+            self._pumping = False
+        self._arm()
+
+    def _perform(self, action: Action) -> None:
+        call = self._calls.get(action.request_id)
+        if call is None:
+            return
+        match action:
+            case Offer():
+                self._offer(call, action)
+            case Withdraw():
+                self._metrics.withdrawn.labels(call.scenario.name, str(action.cause)).inc()
+                work = self._offers.withdraw(call.scenario.name, action.request_id, action.attempt)
+                self._spawn(work, f"withdraw {action.request_id}")
+            case Refuse():
+                record = call.open.pop(action.request_id, None)
+                if record is not None:
+                    self.records.drop(record)
+                    self.close(call, Refused(action.code, action.message, action.retry_after_s))
+
+    def _forget(self, event: Event, actions: list[Action]) -> None:
+        """Drop the requests that are over for the dispatcher too; their last Withdraw is performed."""
+        if isinstance(event, Ended | CancelledByClient):
+            self._calls.pop(event.request_id, None)
+        for action in actions:
+            if isinstance(action, Refuse):
+                self._calls.pop(action.request_id, None)
+
+    def _offer(self, call: Call, offer: Offer) -> None:
+        record = call.open.get(offer.request_id)
+        if record is None:
+            return  # its cancellation is the next event
+        self._metrics.attempts.labels(call.scenario.name, str(offer.cause)).inc()
+        request = record.begin(offer.attempt, self._gateway)
+        if not self._spawn(self._ask(call, request, offer.instance), f"offer {offer.request_id}"):
+            self._events.append(OfferUnanswered(offer.request_id, offer.attempt, offer.instance))
+
+    async def _ask(self, call: Call, request: Request, instance: str) -> None:
+        event = await self._offers.ask(call.scenario.name, request, instance, call.span)
+        if isinstance(event, OfferAccepted) and request.request_id in call.open:
+            call.admit()
+        self.handle(event)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> bool:
+        try:
+            _ = self._tasks.spawn(work, name=name)
+        except Unavailable:  # too many tasks, or closing
+            return False
+        return True
+
+    def _arm(self) -> None:
+        """Wake the dispatcher when it wants to be."""
+        due = self._dispatcher.next_deadline()
+        if self._timer is not None:
+            self._timer.cancel()
+        wait = LATEST_TICK_S if due is None else min(LATEST_TICK_S, max(0.0, due - time.monotonic()))
+        self._timer = asyncio.get_running_loop().call_later(wait, self.handle, Tick())
+
+    def stop(self) -> None:
+        """Wake nobody any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # ---- what the frames say ---------------------------------------------------------------------------------------
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Take a message from the frames subject."""
+        try:
+            message: ToGateway = decode(delivery.data, ToGateway, "frame")
+        except MalformedMessage:
+            self.records.counts.malformed += 1
+            return
+        if isinstance(message, Frame):
+            self.records.take(message)
+        else:
+            self.records.hand_off(message)
+
+    def on_first_token(self, record: Record) -> None:
+        """See Listener."""
+        call = self._calls[record.request_id]
+        if call.first_token_s is None:
+            call.first_token_s = time.monotonic() - call.arrived
+            self._metrics.first.labels(call.scenario.name).observe(call.first_token_s)
+        call.admit()
+        self.handle(FirstToken(record.request_id, record.attempt))
+
+    def on_handed_off(self, record: Record, instance: str) -> None:
+        """See Listener."""
+        self.handle(HandedOff(record.request_id, record.attempt, instance))
+
+    def on_finished(self, record: Record, finished: Finished) -> None:
+        """See Listener."""
+        self._calls[record.request_id].finish(record, finished)
+        self.handle(Ended(record.request_id, finished.attempt))
+
+    def on_failed(self, record: Record, attempt: int, code: Code, message: str, *, retryable: bool) -> None:
+        """See Listener."""
+        self.handle(AttemptFailed(record.request_id, attempt, code, message, retryable=retryable))
+
+    # ---- twice a second --------------------------------------------------------------------------------------------
+
+    def sweep(self, elapsed_s: float) -> None:
+        """Look for gaps that nothing fills and for streams that stand still."""
+        self.records.sweep(elapsed_s)
+        for record in self.records:
+            if record.expected != record.seen:
+                record.seen, record.still_s = record.expected, 0.0
+                continue
+            record.still_s += elapsed_s
+            if record.speaking and record.still_s > self._patience(record):
+                attempt = record.attempt
+                record.close()
+                self.handle(Stalled(record.request_id, attempt))
+
+    def _patience(self, record: Record) -> float:
+        """How long an attempt may bring nothing: a prompt takes its time, a decode does not."""
+        settings = self._settings
+        if record.handed_off:
+            return settings.progress_s
+        if record.fresh:
+            return max(settings.progress_s, self._calls[record.request_id].scenario.first_token_s)
+        return settings.progress_s + settings.push_timeout_s

@@ -1,0 +1,96 @@
+"""What is served here: each configured scenario with its model's tokenizer and limits.
+
+Owns the answer to "which scenario does this request mean". Loads tokenizers, never weights.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.gateway.prompt import Prompter
+from shared.config import Config, ScenarioSettings
+from shared.errors import BadRequest, UnknownScenario
+from shared.models import resolve
+from shared.text import open_tokenizer
+
+LEAST_FIRST_TOKEN_S: Final = 60.0
+"""Waiting for the first token ends well before the 120 s after which some clients give up."""
+SLO_FACTOR: Final = 30.0
+"""A first token so many times later than its objective is worth nothing to anyone."""
+
+SHOWN_CHARS: Final = 64
+"""Of an unknown name, in the error that says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One kind of traffic, as the gateway sees it."""
+
+    name: str
+    model: str
+    prompter: Prompter
+    first_token_s: float  # within it a worker must have taken the request and brought a token
+    timeout_s: float  # of the whole request
+    created: int
+
+    def card(self) -> dict[str, Any]:
+        """Make OpenAI's model object."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "baton",
+            "root": self.model,
+            "max_model_len": self.prompter.context,
+        }
+
+
+class Scenarios:
+    """All scenarios of the configuration."""
+
+    def __init__(self, scenarios: list[Scenario]) -> None:
+        self._by_name = {scenario.name: scenario for scenario in scenarios}
+
+    def __iter__(self) -> Iterator[Scenario]:
+        return iter(self._by_name.values())
+
+    def find(self, model: str | None, header: str | None = None) -> Scenario:
+        """Find what `model` names: scenario, or scenario/model. The header wins. Raises UnknownScenario."""
+        if header:
+            if header not in self._by_name:
+                raise UnknownScenario(f"The scenario '{_short(header)}' does not exist", "x-baton-scenario")
+            return self._by_name[header]
+        if model is None:
+            raise BadRequest("Missing required parameter: 'model'", "model")
+        name, slash, rest = model.partition("/")
+        scenario = self._by_name.get(name)
+        if scenario is None or (slash and rest != scenario.model):
+            raise UnknownScenario(f"The model '{_short(model)}' does not exist", "model")
+        return scenario
+
+
+async def open_scenarios(config: Config, threads: ThreadPoolExecutor) -> Scenarios:
+    """Load every scenario's tokenizer, in threads. Raises BatonError when a model cannot be found."""
+    loop = asyncio.get_running_loop()
+    made = [loop.run_in_executor(threads, _open, *item, threads) for item in config.scenarios.items()]
+    return Scenarios(list(await asyncio.gather(*made)))
+
+
+def _open(name: str, settings: ScenarioSettings, threads: ThreadPoolExecutor) -> Scenario:
+    spec = resolve(settings.model, settings.engine, settings.engine_options)
+    allowance_s = max(LEAST_FIRST_TOKEN_S, SLO_FACTOR * settings.ttft_slo_ms / 1000)
+    return Scenario(
+        name=name,
+        model=spec.name,
+        prompter=Prompter(spec, open_tokenizer(spec), threads),
+        first_token_s=min(settings.request_timeout_s, allowance_s),
+        timeout_s=settings.request_timeout_s,
+        created=int(time.time()),
+    )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= SHOWN_CHARS else f"{name[:SHOWN_CHARS]}..."

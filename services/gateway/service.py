@@ -1,0 +1,147 @@
+"""One gateway: puts its parts together, opens both entrances, drains and closes them.
+
+Owns the HTTP server, the subscriptions and the sweep. What the parts do is theirs.
+"""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from typing import Final
+
+from services.gateway.desk import Desk
+from services.gateway.entrance import NatsEntrance
+from services.gateway.hearing import Hearing
+from services.gateway.http import HttpEntrance
+from services.gateway.metrics import Metrics
+from services.gateway.offers import Offers
+from services.gateway.relay import Relay
+from services.gateway.scenarios import Scenarios, open_scenarios
+from services.gateway.server import listen
+from shared.config import Config
+from shared.instance import Instance
+from shared.lifecycle import Load
+from shared.messages import Role
+from shared.policy.dispatch import Dispatcher
+from shared.policy.dispatch_events import DispatchRules
+from shared.policy.placement import FleetView, ViewRules
+from shared.subjects import GATEWAYS
+
+SWEEP_S: Final = 0.5
+TOKENIZER_THREADS: Final = 2
+
+
+class Gateway:
+    """The service that `shared.lifecycle` runs."""
+
+    role: Role = Role.GATEWAY
+
+    def __init__(self) -> None:
+        self._bound = 0
+        self.port = 0
+
+    async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
+        """Load tokenizers, connect the parts, subscribe, listen."""
+        config = instance.config
+        self._bound = config.gateway.max_streams
+        threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="prompt")
+        stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+        scenarios = await open_scenarios(config, threads)
+        metrics = Metrics(instance.telemetry.registry)
+        self._view = FleetView(_view_rules(config), watcher=instance.id)
+        self._dispatcher = Dispatcher(self._view, _dispatch_rules(config))
+        offers = Offers(instance.bus, instance.subjects, self._view, config.fleet.offer_timeout_s)
+        self._relay = Relay(
+            instance.id,
+            view=self._view,
+            dispatcher=self._dispatcher,
+            offers=offers,
+            settings=config.fleet,
+            tasks=instance.tasks,
+            metrics=metrics,
+            max_streams=config.gateway.max_streams,
+        )
+        stack.callback(self._relay.stop)
+        self._desk = Desk(self._relay, scenarios, config.gateway, metrics, instance.telemetry.tracer)
+        self._observe(metrics, scenarios)
+        await self._open_bus(instance, scenarios, stack)
+        await self._open_http(instance, scenarios, metrics, stack)
+        _ = instance.vital.spawn(self._sweep(), name="sweep")
+
+    def _observe(self, metrics: Metrics, scenarios: Scenarios) -> None:
+        metrics.in_flight.set_function(lambda: self._desk.in_flight)
+        metrics.streams.set_function(lambda: len(self._relay))
+        for scenario in scenarios:
+            name = scenario.name
+            metrics.waiting.labels(name).set_function(lambda name=name: self._dispatcher.waiting(name))
+
+    async def _open_bus(self, instance: Instance, scenarios: Scenarios, stack: AsyncExitStack) -> None:
+        names = [scenario.name for scenario in scenarios]
+        bus, subjects = instance.bus, instance.subjects
+        self._hearing = Hearing(bus, subjects, self._relay.handle)
+        await self._hearing.open(names, instance.id, stack)
+        await self._hearing.read_maps(names, instance.redis)
+        frames = await bus.subscribe(subjects.frames(instance.id), self._relay.on_delivery)
+        stack.push_async_callback(frames.stop)
+        self._nats = NatsEntrance(bus, self._desk, instance.tasks)
+        _ = instance.vital.spawn(self._nats.run(), name="nats replies")
+        self._intakes = []
+        for name in names:
+            intake = await bus.subscribe(subjects.requests(name), self._nats.listen(name), queue=GATEWAYS)
+            stack.push_async_callback(intake.stop)
+            self._intakes.append(intake)
+        instance.telemetry.expose("baton_gateway_frames", self._relay.records.counts)
+        instance.telemetry.expose("baton_gateway_nats", self._nats.counts)
+
+    async def _open_http(
+        self, instance: Instance, scenarios: Scenarios, metrics: Metrics, stack: AsyncExitStack
+    ) -> None:
+        def why_not_ready() -> str:
+            return instance.why_not_ready() or self._why_no_worker(scenarios)
+
+        settings = instance.config.gateway
+        self._http = HttpEntrance(self._desk, settings, metrics, instance.telemetry, why_not_ready)
+        self.port = await listen(self._http.handle, settings, stack)
+
+    def _why_no_worker(self, scenarios: Scenarios) -> str:
+        now = time.monotonic()
+        for scenario in scenarios:
+            if all(self._view.rank(scenario.name, role, now) for role in (Role.PREFILL, Role.DECODE)):
+                return ""
+        return "no scenario has both a prefill and a decode"
+
+    async def _sweep(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = time.monotonic()
+            # a process that was stopped for a while must not take its own silence for the workers'
+            elapsed_s, last = min(now - last, 2 * SWEEP_S), now
+            self._hearing.sweep()
+            self._relay.sweep(elapsed_s)
+            self._http.completions.sweep(elapsed_s)
+
+    def load(self) -> Load:
+        """Say how many more streams may be opened."""
+        held = len(self._relay)
+        return Load(slots=self._bound, free=max(0, self._bound - held), busy=held > 0)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new requests and let the open ones end; what is still open then is cut."""
+        self._desk.draining = True
+        for intake in self._intakes:
+            await intake.stop()
+        give_up = time.monotonic() + seconds
+        while self._desk.in_flight and time.monotonic() < give_up:
+            await asyncio.sleep(0.05)
+        await self._nats.flushed()
+
+
+def _view_rules(config: Config) -> ViewRules:
+    return ViewRules(heartbeat_s=config.fleet.heartbeat_s, misses=config.fleet.heartbeat_misses)
+
+
+def _dispatch_rules(config: Config) -> DispatchRules:
+    return DispatchRules(
+        max_waiting=config.gateway.max_waiting, max_open=config.gateway.max_streams, attempts=config.fleet.attempts
+    )

@@ -1,0 +1,261 @@
+"""The public shapes of answers: chat completions and text completions, whole and in pieces.
+
+Owns every byte between the braces. A stream's events differ in one JSON string only, so the bytes around it are made
+once per choice.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from shared.messages import Finish, Logprobs, TokenLogprob
+
+LEAST: Final = -9999.0
+"""A log probability of minus infinity, which JSON cannot say."""
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a request has cost. The prompt counts once, however many choices it has."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Make OpenAI's usage object."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
+
+
+@dataclass(slots=True)
+class Whole:
+    """One choice, complete."""
+
+    text: str
+    reason: Finish
+    logprobs: dict[str, Any] | None = None
+
+
+class Around(Protocol):
+    """Collects the logprobs of a choice in the form that its shape wants."""
+
+    def add(self, logprobs: Logprobs) -> None:
+        """Take one more token."""
+        ...
+
+    def take(self) -> dict[str, Any] | None:
+        """Hand over what came since the last call; None when nothing did."""
+        ...
+
+
+class Shape(Protocol):
+    """How one route's answer looks."""
+
+    def opening(self, choice: int) -> bytes | None:
+        """Make the first chunk of a choice; None where the shape has none."""
+        ...
+
+    def around(self, choice: int) -> tuple[bytes, bytes]:
+        """Make what stands before and after the JSON string of a choice's text."""
+        ...
+
+    def piece(self, choice: int, text: str, logprobs: dict[str, Any] | None) -> bytes:
+        """Make a chunk with text and logprobs."""
+        ...
+
+    def closing(self, choice: int, reason: Finish) -> bytes:
+        """Make the last chunk of a choice."""
+        ...
+
+    def usage(self, usage: Usage) -> bytes | None:
+        """Make the chunk after all choices; None where the client did not ask for it."""
+        ...
+
+    def whole(self, choices: list[Whole], usage: Usage) -> bytes:
+        """Make the answer of a request that is not streamed."""
+        ...
+
+    def logprobs(self) -> Around:
+        """Make an empty collector."""
+        ...
+
+
+@dataclass(slots=True)
+class _ChatLogprobs:
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, logprobs: Logprobs) -> None:
+        """Take one more token."""
+        entry = _chat_token(logprobs.token)
+        entry["top_logprobs"] = [_chat_token(other) for other in logprobs.top]
+        self.entries.append(entry)
+
+    def take(self) -> dict[str, Any] | None:
+        """Hand over what came since the last call."""
+        entries, self.entries = self.entries, []
+        return {"content": entries, "refusal": None} if entries else None
+
+
+@dataclass(slots=True)
+class _CompletionLogprobs:
+    offset: int = 0
+    entries: list[Logprobs] = field(default_factory=list)
+
+    def add(self, logprobs: Logprobs) -> None:
+        """Take one more token."""
+        self.entries.append(logprobs)
+
+    def take(self) -> dict[str, Any] | None:
+        """Hand over what came since the last call."""
+        entries, self.entries = self.entries, []
+        if not entries:
+            return None
+        offsets = []
+        for one in entries:
+            offsets.append(self.offset)
+            self.offset += len(one.token.text)
+        return {
+            "tokens": [one.token.text for one in entries],
+            "token_logprobs": [_finite(one.token.logprob) for one in entries],
+            "top_logprobs": [{other.text: _finite(other.logprob) for other in one.top} for one in entries],
+            "text_offset": offsets,
+        }
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, LEAST)
+
+
+def _chat_token(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.text, "logprob": _finite(token.logprob), "bytes": list(token.raw)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What both shapes share."""
+
+    id: str
+    created: int
+    model: str
+    include_usage: bool = False
+
+    def _chunk(self, kind: str, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
+        body = {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+        if self.include_usage:
+            body["usage"] = usage
+        return encode(body)
+
+    def _answer(self, kind: str, choices: list[dict[str, Any]], usage: Usage) -> bytes:
+        body = {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+        return encode(body | {"usage": usage.as_dict()})
+
+
+_MARK: Final = "\x00text\x00"
+
+
+def _cut(chunk: bytes) -> tuple[bytes, bytes]:
+    before, after = chunk.split(encode(_MARK))
+    return before, after
+
+
+class ChatShape(_Answer):
+    """POST /v1/chat/completions."""
+
+    __slots__ = ()
+    kind: Final = "chat.completion.chunk"
+
+    def opening(self, choice: int) -> bytes | None:
+        """Make the chunk that names the role, with which a client knows that its request was admitted."""
+        return self._delta(choice, {"role": "assistant", "content": ""})
+
+    def around(self, choice: int) -> tuple[bytes, bytes]:
+        """Cut a chunk where its text stands."""
+        return _cut(self._delta(choice, {"content": _MARK}))
+
+    def piece(self, choice: int, text: str, logprobs: dict[str, Any] | None) -> bytes:
+        """Make a chunk with logprobs."""
+        return self._delta(choice, {"content": text}, logprobs=logprobs)
+
+    def closing(self, choice: int, reason: Finish) -> bytes:
+        """Make the chunk that says why the choice ended."""
+        return self._delta(choice, {}, reason=reason)
+
+    def usage(self, usage: Usage) -> bytes | None:
+        """Make the chunk without choices."""
+        return self._chunk(self.kind, [], usage.as_dict()) if self.include_usage else None
+
+    def whole(self, choices: list[Whole], usage: Usage) -> bytes:
+        """Make the whole answer."""
+        made = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": one.text, "refusal": None},
+                "logprobs": one.logprobs,
+                "finish_reason": one.reason,
+            }
+            for index, one in enumerate(choices)
+        ]
+        return self._answer("chat.completion", made, usage)
+
+    def logprobs(self) -> Around:
+        """Make an empty collector."""
+        return _ChatLogprobs()
+
+    def _delta(
+        self,
+        choice: int,
+        delta: dict[str, Any],
+        *,
+        logprobs: dict[str, Any] | None = None,
+        reason: Finish | None = None,
+    ) -> bytes:
+        one = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return self._chunk(self.kind, [one])
+
+
+class CompletionShape(_Answer):
+    """POST /v1/completions."""
+
+    __slots__ = ()
+    kind: Final = "text_completion"
+
+    def opening(self, choice: int) -> bytes | None:  # noqa: ARG002  the chat shape needs it
+        """Text completions have no role to tell."""
+        return None
+
+    def around(self, choice: int) -> tuple[bytes, bytes]:
+        """Cut a chunk where its text stands."""
+        return _cut(self.piece(choice, _MARK, None))
+
+    def piece(self, choice: int, text: str, logprobs: dict[str, Any] | None) -> bytes:
+        """Make a chunk with logprobs."""
+        return self._chunk(self.kind, [_choice(choice, text, logprobs, None)])
+
+    def closing(self, choice: int, reason: Finish) -> bytes:
+        """Make the chunk that says why the choice ended."""
+        return self._chunk(self.kind, [_choice(choice, "", None, reason)])
+
+    def usage(self, usage: Usage) -> bytes | None:
+        """Make the chunk without choices."""
+        return self._chunk(self.kind, [], usage.as_dict()) if self.include_usage else None
+
+    def whole(self, choices: list[Whole], usage: Usage) -> bytes:
+        """Make the whole answer."""
+        made = [_choice(index, one.text, one.logprobs, one.reason) for index, one in enumerate(choices)]
+        return self._answer(self.kind, made, usage)
+
+    def logprobs(self) -> Around:
+        """Make an empty collector."""
+        return _CompletionLogprobs()
+
+
+def _choice(index: int, text: str, logprobs: dict[str, Any] | None, reason: Finish | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}

@@ -1,0 +1,75 @@
+"""Chat templates, rendered as Hugging Face renders them, in a sandbox.
+
+The template comes with the model, the messages from anyone: the sandbox forbids attributes and mutation, the size of
+what is rendered is bounded by the body's limit. Pure apart from `strftime_now`, which templates may call.
+"""
+
+import json
+from datetime import datetime
+from typing import Any, Final
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from shared.errors import BadRequest
+
+PLAIN: Final = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{{ 'assistant:' }}"
+"""For a model without a template of its own."""
+
+
+class _Generation(Extension):
+    """`{% generation %}...{% endgeneration %}` marks training targets; here its body is simply rendered."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Keep the block's body as it is."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+
+class _TemplateRefused(Exception):
+    """Raised by a template that cannot render these messages."""
+
+
+def _raise(message: str) -> None:
+    raise _TemplateRefused(message)
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)  # jinja's own filter escapes for HTML
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().astimezone().strftime(form)
+
+
+class ChatTemplate:
+    """One model's template, compiled once. Raises jinja2.TemplateSyntaxError when the model's template is broken."""
+
+    def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_Generation, loopcontrols],
+            autoescape=False,
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = _strftime_now
+        self._template = environment.from_string(source or PLAIN)
+        self._tokens = {"bos_token": bos, "eos_token": eos}
+
+    def render(self, messages: list[dict[str, str]], extra: dict[str, Any]) -> str:
+        """Render the prompt up to where the assistant speaks. Raises BadRequest with the template's own complaint."""
+        given = {"add_generation_prompt": True, **extra}
+        try:
+            return self._template.render(messages=messages, **given, **self._tokens)
+        except _TemplateRefused as error:
+            raise BadRequest(f"the model's chat template refuses these messages: {error}", "messages") from None
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+            raise BadRequest(f"the model's chat template cannot render these messages: {error}", "messages") from None
