@@ -1,11 +1,14 @@
-"""Whether a worker takes a request: slots at prefill; blocks, staging and sequences at decode. Counts, holds nothing."""
+"""Whether a worker takes a request: slots at prefill; blocks, staging and sequences at decode.
+
+Owns the counts and which attempts are known here. Holds no memory and stops nobody: the worker does what it says. An
+offer is answered at once; the only wait is decode's, which is small on purpose, because a long one would fix the choice
+of a decode too early.
+"""
 
 from dataclasses import dataclass
 
 from shared.errors import Code
-
-Key = tuple[str, int]
-"""(request_id, attempt)."""
+from shared.policy.known import Key, Known
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +16,7 @@ class Admitted:
     """Answer Accepted (or KvGrant)."""
 
     repeated: bool = False  # already held: answer as before, start nothing
-    supersedes: tuple[int, ...] = ()  # older attempts of the request held here: stop them; each still calls `left`
+    supersedes: tuple[int, ...] = ()  # older attempts of the request held here: stop them; each still frees its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,39 +28,119 @@ class Refused:
     retryable: bool = True
 
 
+@dataclass(slots=True)
+class Slot:
+    """What an attempt holds at prefill."""
+
+    kv_bytes: int
+
+
+@dataclass(slots=True)
+class Room:
+    """What an attempt holds at decode. What the engine counts itself is not counted here again."""
+
+    blocks: int
+    kv_bytes: int
+    received: bool = False
+    called: bool = False  # told to enter the batch
+
+
 class PrefillAdmission:
     """Slots of a prefill: accept while b < b_p, reject at b = b_p. A slot is held until its KV has left."""
 
     def __init__(self, slots: int, staging_bytes: int) -> None:
-        raise NotImplementedError
-
-    def offer(self, request_id: str, attempt: int, *, kv_bytes: int, deadline: float, now: float) -> Admitted | Refused:
-        """Admitted: a slot and kv_bytes of staging are held until `left`."""
-        raise NotImplementedError
-
-    def left(self, request_id: str, attempt: int) -> bool:
-        """The attempt's KV has left, or it ended: its slot is free. False: it held none (idempotent)."""
-        raise NotImplementedError
-
-    def cancel(self, request_id: str, attempt: int) -> list[Key]:
-        """Attempts up to and including this one are unwanted; those held, to be stopped (each then calls `left`)."""
-        raise NotImplementedError
-
-    def drain(self) -> None:
-        """Take nothing new from now on."""
-        raise NotImplementedError
+        self.slots = slots
+        self._staging_bytes = staging_bytes
+        self._staged = 0
+        self._known: Known[Slot] = Known()
+        self._draining = False
 
     @property
     def free(self) -> int:
         """Slots; 0 while draining."""
-        raise NotImplementedError
+        return 0 if self._draining else max(0, self.slots - len(self._known))
+
+    @property
+    def used(self) -> int:
+        """Slots held."""
+        return len(self._known)
+
+    def offer(self, request_id: str, attempt: int, *, kv_bytes: int, deadline: float, now: float) -> Admitted | Refused:
+        """Hold a slot and kv_bytes of staging until `left`, or say why not."""
+        key = (request_id, attempt)
+        if answer := _answered_before(self._known, key):
+            return answer
+        if problem := self._problem(kv_bytes, deadline, now):
+            return problem
+        older = self._known.older(key)
+        self._known.hold(key, Slot(kv_bytes))
+        self._staged += kv_bytes
+        return Admitted(supersedes=older)
+
+    def left(self, request_id: str, attempt: int) -> bool:
+        """Free the slot: the attempt's KV has left, or it ended. False: it held none (idempotent)."""
+        slot = self._known.drop((request_id, attempt))
+        if slot is None:
+            return False
+        self._staged -= slot.kv_bytes
+        return True
+
+    def cancel(self, request_id: str, attempt: int) -> list[Key]:
+        """Remember that attempts up to this one are unwanted; name those held, to be stopped (each calls `left`)."""
+        return self._known.cancel((request_id, attempt))
+
+    def drain(self) -> None:
+        """Take nothing new from now on."""
+        self._draining = True
+
+    def reopen(self) -> None:
+        """Take offers again: a cut-off is over."""
+        self._draining = False
+
+    def _problem(self, kv_bytes: int, deadline: float, now: float) -> Refused | None:
+        if self._draining:
+            return Refused(Code.DRAINING, "this worker takes nothing new")
+        if deadline <= now:
+            return Refused(Code.DEADLINE, "the first token is overdue", retryable=False)
+        if kv_bytes > self._staging_bytes:
+            text = f"{kv_bytes} bytes of KV are more than all of the staging, {self._staging_bytes} bytes"
+            return Refused(Code.CONTEXT_TOO_LONG, text, retryable=False)
+        if len(self._known) >= self.slots:
+            return Refused(Code.OVERLOADED, f"all {self.slots} slots are held")
+        if self._staged + kv_bytes > self._staging_bytes:
+            return Refused(Code.OVERLOADED, f"{self._staging_bytes - self._staged} bytes of staging are left")
+        return None
 
 
 class DecodeAdmission:
-    """Room of a decode: blocks, staging, sequences, and a deliberately small wait for a place in the batch."""
+    """Room of a decode. An attempt is granted, received, called into the batch, inserted, and ended."""
 
     def __init__(self, blocks: int, staging_bytes: int, sequences: int, waiting: int) -> None:
-        raise NotImplementedError
+        self.sequences = sequences
+        self._blocks = blocks
+        self._staging_bytes = staging_bytes
+        self._waiting = waiting
+        self._granted_blocks = 0  # by grants that the engine does not count yet
+        self._staged = 0
+        self._called = 0
+        self._line: dict[Key, None] = {}  # received, and not called yet
+        self._known: Known[Room] = Known()
+        self._draining = False
+
+    @property
+    def free(self) -> int:
+        """Sequences that can still be granted, the wait left aside; 0 while draining."""
+        return 0 if self._draining else max(0, self.sequences - len(self._known))
+
+    @property
+    def used(self) -> int:
+        """Attempts held, from grant to end."""
+        return len(self._known)
+
+    @property
+    def granted_blocks(self) -> int:
+        """Blocks promised beside those that the engine counts as used."""
+        return self._granted_blocks
 
     def offer(
         self,
@@ -70,25 +153,90 @@ class DecodeAdmission:
         free_blocks: int,
         now: float,
     ) -> Admitted | Refused:
-        """Admitted: blocks, staging and a place (or a place in the wait) are held. `free_blocks`: of the engine, now."""
-        raise NotImplementedError
+        """Hold blocks, staging and a place, in the batch or the wait, until `ended`. `free_blocks`: the engine's now."""
+        key = (request_id, attempt)
+        if answer := _answered_before(self._known, key):
+            return answer
+        problem = self._problem(blocks, kv_bytes, free_blocks)
+        if deadline <= now:
+            problem = Refused(Code.DEADLINE, "the request's time is up", retryable=False)
+        if problem is not None:
+            return problem
+        older = self._known.older(key)
+        self._known.hold(key, Room(blocks, kv_bytes))
+        self._granted_blocks += blocks
+        self._staged += kv_bytes
+        return Admitted(supersedes=older)
 
     def received(self, request_id: str, attempt: int) -> list[Key]:
-        """The KV is complete; the attempts to insert into the engine now, in order."""
-        raise NotImplementedError
+        """Let the attempt into the line: its KV is complete. Names the attempts to insert now, in order."""
+        room = self._known.get((request_id, attempt))
+        if room is not None and not room.received:
+            room.received = True
+            self._line[request_id, attempt] = None
+        return self._call()
 
     def inserted(self, request_id: str, attempt: int) -> None:
-        """The engine counts the blocks itself from here on, and the staging is free."""
-        raise NotImplementedError
+        """Give back blocks and staging: the engine counts the blocks itself from here on."""
+        if room := self._known.get((request_id, attempt)):
+            self._give_back(room)
 
     def ended(self, request_id: str, attempt: int) -> list[Key]:
-        """The attempt is over, in whatever state (idempotent); the attempts to insert now."""
-        raise NotImplementedError
+        """Give back everything of an attempt, in whatever state (idempotent). Names the attempts to insert now."""
+        room = self._known.drop((request_id, attempt))
+        if room is not None:
+            self._give_back(room)
+            self._line.pop((request_id, attempt), None)
+            self._called -= room.called
+        return self._call()
 
     def cancel(self, request_id: str, attempt: int) -> list[Key]:
-        """Attempts up to and including this one are unwanted; those held, to be stopped (each then calls `ended`)."""
-        raise NotImplementedError
+        """Remember that attempts up to this one are unwanted; name those held, to be stopped (each calls `ended`)."""
+        return self._known.cancel((request_id, attempt))
 
     def drain(self) -> None:
         """Take nothing new from now on."""
-        raise NotImplementedError
+        self._draining = True
+
+    def reopen(self) -> None:
+        """Take offers again: a cut-off is over."""
+        self._draining = False
+
+    def _call(self) -> list[Key]:
+        called: list[Key] = []
+        while self._line and self._called < self.sequences:
+            key = next(iter(self._line))
+            del self._line[key]
+            self._called += 1
+            if room := self._known.get(key):
+                room.called = True
+            called.append(key)
+        return called
+
+    def _give_back(self, room: Room) -> None:
+        self._granted_blocks -= room.blocks
+        self._staged -= room.kv_bytes
+        room.blocks = room.kv_bytes = 0
+
+    def _problem(self, blocks: int, kv_bytes: int, free_blocks: int) -> Refused | None:
+        if self._draining:
+            return Refused(Code.DRAINING, "this worker takes nothing new")
+        if blocks > self._blocks or kv_bytes > self._staging_bytes:
+            text = f"{blocks} blocks and {kv_bytes} bytes of KV are more than this worker has in all"
+            return Refused(Code.CONTEXT_TOO_LONG, text, retryable=False)
+        if len(self._known) >= self.sequences + self._waiting:
+            return Refused(Code.OVERLOADED, f"all {self.sequences} sequences are taken and {self._waiting} wait")
+        if blocks > free_blocks - self._granted_blocks:
+            return Refused(Code.OVERLOADED, f"{max(0, free_blocks - self._granted_blocks)} blocks are left")
+        if self._staged + kv_bytes > self._staging_bytes:
+            return Refused(Code.OVERLOADED, f"{self._staging_bytes - self._staged} bytes of staging are left")
+        return None
+
+
+def _answered_before(known: Known[Slot] | Known[Room], key: Key) -> Admitted | Refused | None:
+    """Answer an offer that came before, or comes too late."""
+    if key in known:
+        return Refused(Code.STALE, "the attempt was cancelled") if known.unwanted(key) else Admitted(repeated=True)
+    if known.over(key):
+        return Refused(Code.STALE, "the attempt is over, or a newer one came first")
+    return None
