@@ -17,8 +17,9 @@ CLIENT = "client"
 """The user of direct clients: sends requests, hears inboxes, nothing else."""
 OPERATOR = "operator"
 """The user of `baton drain` and its like: speaks to control subjects, nothing else."""
-CLIENT_INBOXES = ["_INBOX.*", "_INBOX.*.*"]
-"""What client libraries make by default. Not `_INBOX.>`, and the services' own inboxes lie elsewhere."""
+CLIENT_INBOXES = "_INBOX.>"
+"""Where client libraries listen by default; the services' own inboxes lie elsewhere. Those who share the one client
+user can read each other's answers: clients who must not need users of their own."""
 LIMITS = """\
 max_payload: 1MB
 max_pending: 16MB
@@ -66,7 +67,7 @@ def users(prefix: str = PREFIX) -> list[User]:
     return [
         user(
             Role.GATEWAY,
-            [s.prefill("*", "*"), s.cancel("*"), s.fleet_status(), *CLIENT_INBOXES, *answers],
+            [s.prefill("*", "*"), s.cancel("*"), s.fleet_status(), CLIENT_INBOXES, *answers],
             [s.requests("*"), s.frames("*"), statuses, *heard, inbox(Role.GATEWAY)],
         ),
         user(
@@ -86,7 +87,7 @@ def users(prefix: str = PREFIX) -> list[User]:
         ),
         user(Role.STANDBY, [s.fleet_status(), *answers], [*heard, inbox(Role.STANDBY)]),
         user(OPERATOR, [s.control("*")], [inbox(OPERATOR)]),
-        user(CLIENT, [s.requests("*")], CLIENT_INBOXES),
+        user(CLIENT, [s.requests("*")], [CLIENT_INBOXES]),
     ]
 
 

@@ -1,6 +1,5 @@
 """Child processes end when told, when their leader ends, and when their parent is killed."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -8,7 +7,8 @@ import sys
 from pathlib import Path
 
 from services.local.children import Child, Command, stop
-from tests.processes import alive, until
+from tests.processes import alive
+from tests.waiting import until
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -33,9 +33,7 @@ def _command(code: str, tmp_path: Path) -> Command:
 
 
 async def _said(child: Child, word: str = "up") -> None:
-    async with asyncio.timeout(20):
-        while word not in child.last_words():
-            await asyncio.sleep(0.02)
+    await until(lambda: word in child.last_words(), f"the child says {word!r}")
 
 
 async def test_a_child_that_is_told_to_stop_ends_by_that_signal(tmp_path: Path) -> None:
@@ -65,7 +63,7 @@ async def test_the_processes_a_child_leaves_behind_end_with_it(tmp_path: Path) -
     child = Child(_command(LEADER, tmp_path))
     assert await child.ended() == 0
     left = int(child.last_words())
-    await asyncio.to_thread(until, lambda: not alive(left), 10, "the grandchild is gone")
+    await until(lambda: not alive(left), "the grandchild is gone")
 
 
 async def test_the_log_is_private_and_its_end_is_what_last_words_returns(tmp_path: Path) -> None:
@@ -75,12 +73,14 @@ async def test_the_log_is_private_and_its_end_is_what_last_words_returns(tmp_pat
     assert (tmp_path / "log").stat().st_mode & 0o077 == 0
 
 
-def test_a_child_does_not_outlive_a_parent_that_is_killed() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+async def test_a_child_does_not_outlive_a_parent_that_is_killed() -> None:
+    parent = subprocess.Popen(  # noqa: ASYNC220  starting it is what is tested
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True
+    )
     assert parent.stdout is not None
     with parent.stdout:
         child = int(parent.stdout.readline())
         assert alive(child)
         parent.kill()
         parent.wait()
-    until(lambda: not alive(child), 10, "the child is gone")
+    await until(lambda: not alive(child), "the child is gone")

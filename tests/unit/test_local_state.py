@@ -22,7 +22,13 @@ CLUSTER = Cluster(
     nats_prefix="baton",
     redis="redis://:secret@127.0.0.1:6379/0",
 )
-HOLD = "import sys,time; from services.local.state import *; StateDirectory(Path(sys.argv[1])).__enter__(); print('held', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from services.local.state import Path, StateDirectory
+with StateDirectory(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_what_is_published_can_be_read_while_the_directory_is_held(tmp_path: Path) -> None:
