@@ -1,4 +1,4 @@
-"""What is checked of an HTTP request before anything is done for it, its key, size and time, and what signs its answer."""
+"""What is checked of an HTTP request before anything is done for it, and what signs its answer."""
 
 import asyncio
 from typing import Final
@@ -9,7 +9,6 @@ from services.gateway.desk import Desk
 from services.gateway.refusals import Unauthorised
 from shared.config import GatewaySettings
 from shared.errors import TooLarge
-
 
 ID: Final = web.RequestKey("id", str)
 """Of a request: the client's own, or one made here."""

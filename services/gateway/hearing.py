@@ -47,7 +47,7 @@ class Hearing:
             except (RedisError, OSError, TimeoutError) as error:
                 log.warning("no map from Redis", extra={"scenario": name, "why": str(error)})
                 continue
-            if data is not None:
+            if isinstance(data, bytes):
                 self._on_map(Delivery("", data))
 
     def sweep(self) -> None:

@@ -6,10 +6,12 @@ Owns the listening socket and its connections. A client that goes away cancels i
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
 from services.gateway.refusals import error_object
 from shared.config import GatewaySettings
@@ -52,13 +54,19 @@ async def listen(handle: Handle, settings: GatewaySettings, stack: AsyncExitStac
     """Serve until `stack` closes; the port. Raises LinkLost when the address cannot be had."""
     loop = asyncio.get_running_loop()
 
-    def request(*parts: Any) -> web.BaseRequest:  # noqa: ANN401  aiohttp's business
-        return web.BaseRequest(*parts, loop, client_max_size=settings.max_body_bytes)
+    def request(
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=settings.max_body_bytes)
 
     server = web.Server(handle, request_factory=request, handler_cancellation=True, loop=loop)
 
     def connection() -> _Connection:
-        return _Connection(server, loop=loop, keepalive_timeout=KEEP_ALIVE_S, lingering_time=LINGER_S, access_log=None)
+        return _Connection(server, loop=loop, keepalive_timeout=KEEP_ALIVE_S, lingering_time=LINGER_S)
 
     try:
         listening = await loop.create_server(connection, settings.host, settings.port, backlog=BACKLOG)

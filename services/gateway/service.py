@@ -7,6 +7,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 from services.gateway.desk import Desk
@@ -72,8 +73,7 @@ class Gateway:
         metrics.in_flight.set_function(lambda: self._desk.in_flight)
         metrics.streams.set_function(lambda: len(self._relay))
         for scenario in scenarios:
-            name = scenario.name
-            metrics.waiting.labels(name).set_function(lambda name=name: self._dispatcher.waiting(name))
+            metrics.waiting.labels(scenario.name).set_function(partial(self._dispatcher.waiting, scenario.name))
 
     async def _open_bus(self, instance: Instance, scenarios: Scenarios, stack: AsyncExitStack) -> None:
         names = [scenario.name for scenario in scenarios]
@@ -132,7 +132,7 @@ class Gateway:
         for intake in self._intakes:
             await intake.stop()
         give_up = time.monotonic() + seconds
-        while self._desk.in_flight and time.monotonic() < give_up:
+        while self._desk.in_flight and time.monotonic() < give_up:  # noqa: ASYNC110  nobody need tell us
             await asyncio.sleep(0.05)
         await self._nats.flushed()
 
