@@ -56,8 +56,9 @@ class KvSender(Protocol):
     """Prefill's end."""
 
     async def push(self, staging: Staging, grant: KvGrant) -> str:
-        """Push the range to the first endpoint of the grant that can be reached and wait for the receiver's word that
-        length and checksum agree. Returns the transport used. Raises KvRefused (the receiver said no), WorkerLost
-        (it went away) or DeadlineExceeded; the range is the caller's again in every case.
+        """Push the range to the first endpoint that can be reached; the transport used.
+
+        Waits for the receiver's word that length and checksum agree. Raises KvRefused (the receiver said no),
+        WorkerLost (it went away) or DeadlineExceeded; the range is the caller's again in every case.
         """
         ...

@@ -118,6 +118,21 @@ def refusal(answer: Answer, detail: str = "") -> KvRefused:
     return KvRefused(reason, f"KV push refused: {sentence}{detail and ': ' + detail}")
 
 
+def expect_go(answer: Answer) -> None:
+    """Raise KvRefused unless the receiver said yes."""
+    if answer is not Answer.GO:
+        raise refusal(answer)
+
+
+def answer_for(error: KvRefused | MalformedMessage) -> Answer:
+    """How the receiver puts an error into an answer."""
+    if isinstance(error, VersionDiffers):
+        return Answer.VERSION
+    if isinstance(error, MalformedMessage):
+        return Answer.MALFORMED
+    return next((answer for answer, (reason, _) in _REFUSALS.items() if reason == error.reason), Answer.MALFORMED)
+
+
 def push_key(request_id: str, attempt: int) -> str:
     """The name both ends know a push by; an engine's key for the attempt."""
     return f"{request_id}#{attempt}"

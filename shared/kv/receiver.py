@@ -1,0 +1,98 @@
+"""Decode's end of the hand-off: grants tickets, listens, takes buffers in and verifies them.
+
+Owns the listening sockets, the connections' tasks and the threads that move bytes. Must not know what a buffer means.
+Tickets, threads and connections are bounded; a push's deadline cuts whoever is slow. By default it listens on loopback
+only. On another address the ticket is what authorises a push: see `tcp`.
+"""
+
+import asyncio
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Self
+
+from shared.config import KvSettings
+from shared.errors import Draining, Unavailable
+from shared.kv import Expected, shm, tcp
+from shared.kv.arena import Arena
+from shared.kv.intake import Intake
+from shared.kv.link import Link
+from shared.kv.tickets import Tickets
+from shared.messages import Endpoint
+from shared.tasks import Tasks
+
+CLOSE_S: Final = 5.0
+_BREATH_S: Final = 0.1
+
+log = logging.getLogger(__name__)
+
+
+class Receiver:
+    """A KvReceiver over TCP and, where the platform can, shared memory."""
+
+    def __init__(self, settings: KvSettings, arena: Arena, advertised: str = "") -> None:
+        max_idle = settings.max_transfers + 16  # moving ones come on top, no more than max_transfers
+        self._tickets = Tickets(arena, settings.max_transfers)
+        self._threads = ThreadPoolExecutor(settings.max_transfers, thread_name_prefix="kv-receive")
+        self._intake = Intake(self._tickets, self._threads, max_idle)
+        self._tasks = Tasks("kv receiver", limit=2 * (max_idle + settings.max_transfers))
+        self._closed = False
+        listener = tcp.listen(settings.host, settings.port)
+        self._listeners = [listener]
+        self.endpoints = [Endpoint(tcp.TRANSPORT, tcp.address_of(listener, advertised))]
+        local = shm.listen()
+        if local is not None:
+            self._listeners.append(local)
+            self.endpoints.insert(0, Endpoint(shm.TRANSPORT, shm.address_of(local)))
+
+    @classmethod
+    async def open(cls, settings: KvSettings, arena: Arena, *, advertised: str = "") -> Self:
+        """Listen on settings.host. `advertised` is the name senders are told where they know us by another.
+
+        Raises ConfigError when the address cannot be listened on.
+        """
+        receiver = cls(settings, arena, advertised)
+        for listener in receiver._listeners:
+            _ = receiver._tasks.spawn(receiver._accept(listener), name="kv accept")
+        return receiver
+
+    @property
+    def expected(self) -> int:
+        """Pushes granted, moving, or arrived and not taken yet."""
+        return len(self._tickets)
+
+    def expect(self, key: str, nbytes: int, deadline_ms: int) -> Expected:
+        """Reserve staging for one push; `key` is `wire.push_key(request_id, attempt)`, which the sender repeats.
+
+        Raises Overloaded at the bound of the arena or of transfers, TooLarge when the arena can never hold it,
+        DeadlineExceeded when the deadline has passed, Draining after close.
+        """
+        if self._closed:
+            raise Draining("the KV receiver is closing")
+        return self._tickets.grant(key, nbytes, deadline_ms)
+
+    async def close(self) -> None:
+        """Void all tickets, cut all connections, end all threads. Idempotent."""
+        self._closed = True
+        self._tickets.close(Draining("the KV receiver is closing"))
+        stuck = await self._tasks.close(CLOSE_S)
+        self._threads.shutdown(wait=not stuck)
+        for listener in self._listeners:
+            listener.close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        local = listener.family not in {socket.AF_INET, socket.AF_INET6}
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except OSError as error:  # out of descriptors, or the peer has gone again
+                log.warning("cannot accept a KV connection: %s", error)
+                await asyncio.sleep(_BREATH_S)
+                continue
+            link = Link(sock) if local else tcp.accepted(sock)
+            try:
+                _ = self._tasks.spawn(self._intake.serve(link, local=local), name="kv connection")
+            except Unavailable:  # more connections than may be idle or moving, before their tasks could run
+                link.close()
+            await asyncio.sleep(0)  # let it begin: whoever floods us makes its own connections' room

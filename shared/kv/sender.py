@@ -1,0 +1,146 @@
+"""Prefill's end of the hand-off: pushes a staged buffer to the first endpoint of a grant that can be reached.
+
+Owns the connections to receivers, kept for the next push while they are healthy, and the threads that move bytes. Must
+not know what a buffer means, and never repeats a push that may have begun: the ticket is good for one.
+"""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from shared.config import KvSettings
+from shared.errors import DeadlineExceeded, Draining, KvRefused, MalformedMessage, WorkerLost
+from shared.kv import Staging, shm, tcp
+from shared.kv.arena import Arena, Range
+from shared.kv.layout import checksum
+from shared.kv.link import Link, PeerLeft, aside
+from shared.kv.pool import Pool
+from shared.kv.wire import ANSWER_BYTES, Answer, Opening, opening_for, parse_answer, refusal
+from shared.messages import Endpoint, KvGrant
+
+CONNECT_S: Final = 2.0
+"""How long one endpoint may take to answer before the next is tried."""
+_MAX_ENDPOINTS: Final = 8
+
+
+class NotBegun(ConnectionError):
+    """Raised when a receiver could not be reached, or left before it answered the opening."""
+
+
+class Sender:
+    """A KvSender. Moves settings.max_transfers buffers at once; further ones wait their turn within their deadline."""
+
+    def __init__(self, arena: Arena, settings: KvSettings) -> None:
+        self._arena = arena
+        self._threads = ThreadPoolExecutor(settings.max_transfers, thread_name_prefix="kv-send")
+        self._turn = asyncio.Semaphore(settings.max_transfers)
+        self._pool = Pool(settings.max_transfers)
+        self._moving: set[Link] = set()
+        self._closed = False
+
+    async def push(self, staging: Staging, grant: KvGrant) -> str:
+        """Push the buffer as the grant allows; the transport used.
+
+        Raises KvRefused (the receiver said no), WorkerLost (it cannot be reached or went away), DeadlineExceeded, or
+        Draining when this sender closes. In every case, cancellation included, we read the range no more. A receiver
+        on this host may do so for a moment after a cancellation, and then notices by the checksum.
+        """
+        what = f"the KV push of {grant.request_id} to {grant.instance}"
+        seconds = grant.deadline_ms / 1000 - time.time()
+        if seconds <= 0:
+            raise DeadlineExceeded(f"{what} came after its deadline")
+        try:
+            async with asyncio.timeout(seconds), self._turn:
+                return await self._to_first_reachable(staging, grant)
+        except TimeoutError:
+            raise DeadlineExceeded(f"{what} was not done before its deadline") from None
+        except OSError as error:
+            if self._closed:
+                raise Draining(f"{what} was cut: this sender is closing") from error
+            raise WorkerLost(f"{what} failed: {error}") from error
+
+    async def close(self) -> None:
+        """Cut what still moves, close all connections, end all threads. Idempotent."""
+        self._closed = True
+        self._pool.close()
+        for link in self._moving:
+            link.cut()
+        self._threads.shutdown(wait=True)  # a cut thread ends within a chunk's time
+
+    async def _to_first_reachable(self, staging: Staging, grant: KvGrant) -> str:
+        missed = []
+        for endpoint in grant.endpoints[:_MAX_ENDPOINTS]:
+            if self._usable(endpoint, staging):
+                try:
+                    await self._to(endpoint, staging, grant)
+                except NotBegun as error:
+                    missed.append(f"{endpoint.transport} {endpoint.address}: {error}")
+                else:
+                    return endpoint.transport
+        raise NotBegun(f"no endpoint can be reached ({'; '.join(missed) or 'none is of a kind that we can use'})")
+
+    def _usable(self, endpoint: Endpoint, staging: Staging) -> bool:
+        if endpoint.transport == shm.TRANSPORT:
+            ours = isinstance(staging, Range) and staging.arena is self._arena and self._arena.fd is not None
+            return ours and shm.reachable(endpoint.address)
+        return endpoint.transport == tcp.TRANSPORT
+
+    async def _to(self, endpoint: Endpoint, staging: Staging, grant: KvGrant) -> None:
+        offset = staging.offset if isinstance(staging, Range) else 0
+        opening = opening_for(grant, len(staging.view), offset)
+        kept = self._pool.take(endpoint)
+        if kept is not None:
+            try:
+                return await self._exchange(kept, endpoint, staging, opening)
+            except NotBegun:
+                pass  # it had died unnoticed; a fresh connection tells whether the receiver has too
+        link = await self._connect(endpoint)
+        return await self._exchange(link, endpoint, staging, opening)
+
+    async def _connect(self, endpoint: Endpoint) -> Link:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                if endpoint.transport == shm.TRANSPORT and self._arena.fd is not None:
+                    return await shm.connect(endpoint.address, self._arena.fd, self._arena.size)
+                return await tcp.connect(endpoint.address)
+        except (OSError, KvRefused, MalformedMessage) as error:
+            raise NotBegun(str(error) or f"no answer within {CONNECT_S:g} s") from error
+
+    async def _exchange(self, link: Link, endpoint: Endpoint, staging: Staging, opening: Opening) -> None:
+        healthy = False
+        self._moving.add(link)
+        try:
+            if self._closed:
+                raise NotBegun("this sender is closing")
+            talk = partial(_talk, link, staging.view, opening, by_tcp=endpoint.transport == tcp.TRANSPORT)
+            await aside(self._threads, link, talk)
+            healthy = True
+        finally:
+            self._moving.discard(link)
+            if healthy:
+                self._pool.put(endpoint, link)
+            else:
+                link.close()
+
+
+def _talk(link: Link, view: memoryview, opening: Opening, *, by_tcp: bool) -> None:
+    """In a thread: one push from opening to the last answer. Raises NotBegun, another OSError, or KvRefused."""
+    try:
+        link.put(opening.pack())
+        answer = _answer(link)
+    except OSError as error:
+        raise NotBegun(str(error)) from error
+    if answer is Answer.GO:
+        link.put(tcp.send(link, view) if by_tcp else checksum(view, link.still_wanted))
+        answer = _answer(link)
+    if answer is not Answer.DONE:
+        raise refusal(answer)
+
+
+def _answer(link: Link) -> Answer:
+    try:
+        return parse_answer(link.take(ANSWER_BYTES))
+    except MalformedMessage as error:
+        raise PeerLeft(str(error)) from error
