@@ -83,12 +83,14 @@ class Intake:
                 self._roster.cancel(message, Withdrawn("prefill takes it to another decode"))
                 self._roster.reply(delivery, Done(self._roster.name))
                 return
-            problem = self._problem(message)
         except MalformedMessage as error:
             self._roster.malformed(delivery, error)
             return
-        if problem is None:
-            problem = self._admit(delivery, message)
+        held = self._roster.get(message.request.request_id, message.request.attempt)
+        if held is not None:
+            self._roster.reply(delivery, held.answer)
+            return
+        problem = self._problem(message) or self._admit(delivery, message)
         if problem is not None:
             self._roster.reject(delivery, message.request, problem.code, problem.message, retryable=problem.retryable)
 
@@ -115,12 +117,8 @@ class Intake:
         )
         if isinstance(verdict, Refused):
             return verdict
-        if verdict.repeated:
-            held = self._roster.get(request.request_id, request.attempt)
-            if held is None:
-                return Refused(Code.STALE, "the attempt is leaving")
-            self._roster.reply(delivery, held.answer)
-            return None
+        if verdict.repeated:  # those that are in were answered before it came to this
+            return Refused(Code.STALE, "the attempt is leaving")
         self._roster.supersede(request, verdict.supersedes)
         return self._grant(delivery, offer)
 

@@ -38,7 +38,7 @@ class DecodeWorker:
         standing = self._standing
         subjects = standing.subjects
         stack.push_async_callback(self.roster.evict, Draining(f"{standing.name} stops"))
-        await standing.peers.listen(standing.bus, subjects, stack)
+        await standing.peers.listen(standing.bus, subjects, stack, statuses=False)
         cancels = await standing.bus.subscribe(subjects.cancel(standing.scenario), self.roster.hear_cancel)
         stack.push_async_callback(cancels.stop)
         offers = await standing.bus.subscribe(subjects.decode(standing.scenario, standing.name), self._intake.hear)
@@ -61,7 +61,7 @@ class DecodeWorker:
         info, load = self._standing.engine.info, self._standing.engine.load()
         return Load(
             slots=info.max_sequences,
-            free=max(0, info.max_sequences - len(self.roster)),
+            free=self._admission.free,
             steps=load.steps,
             busy=len(self._streams) > 0,
             kv_free_bytes=load.free_blocks * info.block_bytes,

@@ -4,12 +4,15 @@ Owns the asking (best decode first, the next after a rejection, all again when o
 one decode ever owns an attempt. Holds no slot and frees nothing; it tells the caller who has the buffer, or raises.
 """
 
+import asyncio
 import logging
 import time
+from collections import Counter
 from typing import Final
 
 from shared.errors import (
     BatonError,
+    Code,
     DeadlineExceeded,
     KvRefused,
     MalformedMessage,
@@ -51,69 +54,90 @@ class Handoff:
         Ends at the request's expiry, which the caller bounds. Raises Refused, KvRefused after so many refused pushes,
         WorkerLost when a decode may have the buffer but does not answer any more, NoCapacity or Overloaded.
         """
-        refusals: dict[str, int] = {}
+        peers, refusals = self._standing.peers, Counter[str]()
         problem: BatonError = NoCapacity("the group has no decode worker")
         while left_s(ready.request.expires_ms) > 0:
-            for decode in sorted(
-                self._standing.peers.decodes(self._standing.group()), key=lambda name: refusals.get(name, 0)
-            ):
-                grant = await self._offer(decode, ready)
-                if isinstance(grant, BatonError):
-                    problem = grant
+            news = peers.news  # taken before the asking, so that none is missed meanwhile
+            for decode in sorted(peers.decodes(self._standing.group()), key=refusals.__getitem__):
+                answer = await self._offer(decode, ready)
+                if isinstance(answer, BatonError):
+                    problem = answer
                     continue
-                if await self._push(decode, grant, staging):
-                    return grant
-                refusals[decode] = refusals.get(decode, 0) + 1
-                if sum(refusals.values()) >= self._standing.fleet.attempts:
-                    raise KvRefused("refused", f"{sum(refusals.values())} pushes were refused, the last by {decode}")
-            await self._standing.peers.news(AGAIN_S)
+                try:
+                    if await self._push(decode, answer, staging):
+                        return answer
+                finally:
+                    peers.view.settled(decode)
+                refusals[decode] += 1
+                if refusals.total() >= self._standing.fleet.attempts:
+                    raise KvRefused("refused", f"{refusals.total()} pushes failed, the last one to {decode}")
+            await _either(news, AGAIN_S)
         raise problem
 
     async def _offer(self, decode: str, ready: KvReady) -> KvGrant | BatonError:
-        """Ask one decode. An error means: the next one."""
-        subject = self._standing.subjects.decode(self._standing.scenario, decode)
+        """Ask one decode, and keep its count. An error means: the next one."""
+        view = self._standing.peers.view
+        view.dispatched(decode)
         try:
-            answer: KvGrant | Rejected = await self._standing.bus.request(
-                subject,
-                ready,
-                KvGrant | Rejected,
-                timeout_s=self._standing.fleet.offer_timeout_s,
-                what="answer to a KV offer",
-            )
-        except TooLarge:
-            raise
-        except BatonError as error:  # after a silence it may have reserved room; unused, that lapses at its deadline
+            answer = await self._ask(decode, ready)
+        except DeadlineExceeded as error:  # it may have reserved room; unused, that lapses at its deadline
+            view.unanswered(decode, time.monotonic())
             return error
-        if isinstance(answer, Rejected):
-            self._standing.metrics.rejected(answer.code)
-            if not answer.retryable:
-                raise Refused(answer)
-            return Overloaded(f"{decode} has no room: {answer.message}")
-        request = ready.request
-        if (answer.request_id, answer.attempt) != (request.request_id, request.attempt):
-            return MalformedMessage("KV grant of this attempt", 0)
-        if self._standing.peers.outdated(answer.instance, answer.epoch):
-            return WorkerLost(f"{decode} answers with an epoch it has lost")
+        except TooLarge:
+            view.withdrawn(decode)
+            raise
+        except BatonError as error:
+            view.unanswered(decode, time.monotonic())
+            return error
+        except BaseException:
+            view.withdrawn(decode)
+            raise
+        if isinstance(answer, KvGrant):
+            view.accepted(decode)
+            return answer
+        view.rejected(decode)
+        self._standing.metrics.rejected(answer.code)
+        if not answer.retryable:
+            raise Refused(answer)
+        if answer.code is Code.STALE:  # cancelled, or replaced by a newer attempt: nobody waits for this one
+            raise WorkerLost(f"{decode} counts the attempt as over: {answer.message}")
+        return Overloaded(f"{decode} has no room: {answer.message}")
+
+    async def _ask(self, decode: str, ready: KvReady) -> KvGrant | Rejected:
+        """Ask one decode. A grant that is not of this attempt, or not of the decode that lives now, is none."""
+        standing, request = self._standing, ready.request
+        answer: KvGrant | Rejected = await standing.bus.request(
+            standing.subjects.decode(standing.scenario, decode),
+            ready,
+            KvGrant | Rejected,
+            timeout_s=standing.fleet.offer_timeout_s,
+            what="answer to a KV offer",
+        )
+        if isinstance(answer, KvGrant):
+            if (answer.request_id, answer.attempt) != (request.request_id, request.attempt):
+                raise MalformedMessage("KV grant of this attempt", 0)
+            if standing.peers.outdated(answer.instance, answer.epoch):
+                raise WorkerLost(f"{decode} answers with an epoch it has lost")
         return answer
 
     async def _push(self, decode: str, grant: KvGrant, staging: Staging) -> bool:
         """Push to one decode. False: it certainly does not have the buffer, so another may get it."""
-        nbytes = len(staging.view)
+        nbytes, metrics = len(staging.view), self._standing.metrics
         started = time.monotonic()
         with self._standing.tracer.start_as_current_span("kv push", attributes={KV_BYTES: nbytes}) as span:
             try:
                 transport = await self._sender.push(staging, grant)
             except KvRefused as error:
                 log.warning("a KV push was refused", extra={"decode": decode, "reason": error.reason})
-                self._standing.metrics.rejected(error.code)
+                metrics.push_failed(error.code)
                 return False
             except (WorkerLost, DeadlineExceeded) as error:
                 log.warning("a KV push was lost", extra={"decode": decode, "error": str(error)})
-                self._standing.metrics.rejected(error.code)
+                metrics.push_failed(error.code)
                 await self._withdraw(decode, grant)
                 return False
             span.set_attribute(KV_TRANSPORT, transport)
-        self._standing.metrics.pushed(transport, nbytes, time.monotonic() - started)
+        metrics.pushed(transport, nbytes, time.monotonic() - started)
         return True
 
     async def _withdraw(self, decode: str, grant: KvGrant) -> None:
@@ -122,13 +146,25 @@ class Handoff:
         Its word, or the absence of its subscription, is enough. A decode that is silent may wake up and go on with
         the sequence, so nobody else may get it under the same attempt: the gateway must begin the next one.
         """
-        cancel = Cancel(grant.request_id, grant.attempt)
-        subject = self._standing.subjects.decode(self._standing.scenario, decode)
+        standing = self._standing
         try:
-            await self._standing.bus.request(
-                subject, cancel, Done, timeout_s=self._standing.fleet.offer_timeout_s, what="answer to a withdrawal"
+            await standing.bus.request(
+                standing.subjects.decode(standing.scenario, decode),
+                Cancel(grant.request_id, grant.attempt),
+                Done,
+                timeout_s=standing.fleet.offer_timeout_s,
+                what="answer to a withdrawal",
             )
         except NoCapacity:
             return
         except BatonError as error:
             raise WorkerLost(f"{decode} took a KV buffer or not, and is silent") from error
+
+
+async def _either(news: asyncio.Event, seconds: float) -> None:
+    """Return when there is news, or after so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await news.wait()
+    except TimeoutError:
+        return

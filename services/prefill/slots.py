@@ -58,6 +58,10 @@ class Slots:
             self._roster.malformed(delivery, error)
             return
         request = message.request
+        held = self._roster.get(request.request_id, request.attempt)
+        if held is not None:
+            self._roster.reply(delivery, held.answer)
+            return
         refused = self._problem(request) or self._admit(delivery, request)
         if refused is not None:
             self._roster.reject(delivery, request, refused.code, refused.message, retryable=refused.retryable)
@@ -88,12 +92,8 @@ class Slots:
         )
         if isinstance(verdict, Refused):
             return verdict
-        if verdict.repeated:
-            held = self._roster.get(request.request_id, request.attempt)
-            if held is None:
-                return Refused(Code.STALE, "the attempt is leaving")
-            self._roster.reply(delivery, held.answer)
-            return None
+        if verdict.repeated:  # those that are in were answered before it came to this
+            return Refused(Code.STALE, "the attempt is leaving")
         self._roster.supersede(request, verdict.supersedes)
         return self._enter(delivery, request, kv_bytes)
 

@@ -32,7 +32,7 @@ class PrefillWorker:
         standing = self._standing
         subjects = standing.subjects
         stack.push_async_callback(self.roster.evict, Draining(f"{standing.name} stops"))
-        await standing.peers.listen(standing.bus, subjects, stack)
+        await standing.peers.listen(standing.bus, subjects, stack, statuses=True)
         cancels = await standing.bus.subscribe(subjects.cancel(standing.scenario), self.roster.hear_cancel)
         stack.push_async_callback(cancels.stop)
         offers = await standing.bus.subscribe(subjects.prefill(standing.scenario, standing.name), self._slots.hear)

@@ -16,7 +16,7 @@ class WorkerMetrics:
     """The metrics of one prefill or decode worker, in its own registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+        self.registry = registry
         self._rejections = Counter("baton_rejections", "Offers that were refused, by code", ["code"], registry=registry)
         self._endings = Counter(
             "baton_attempt_endings", "How accepted attempts ended here", ["outcome"], registry=registry
@@ -25,6 +25,7 @@ class WorkerMetrics:
         self._steps = Counter("baton_steps", "Engine steps that were published", registry=registry)
         self._tokens = Counter("baton_tokens", "Tokens sampled", registry=registry)
         self._lost_frames = Counter("baton_lost_frames", "Frames the bus did not take", registry=registry)
+        self._push_failures = Counter("baton_kv_push_failures", "Pushes refused or lost", ["code"], registry=registry)
         self._kv_bytes = Counter("baton_kv_bytes", "KV bytes handed over", ["transport"], registry=registry)
         self._kv_seconds = Histogram(
             "baton_kv_push_seconds", "One KV push, ticket to word", ["transport"], buckets=SECONDS, registry=registry
@@ -35,7 +36,7 @@ class WorkerMetrics:
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Show a number that is read when it is scraped."""
-        Gauge(f"baton_{name}", text, registry=self._registry).set_function(value)
+        Gauge(f"baton_{name}", text, registry=self.registry).set_function(value)
 
     def rejected(self, code: Code) -> None:
         """Count an offer that was refused."""
@@ -67,6 +68,10 @@ class WorkerMetrics:
         """Record a KV buffer that has arrived."""
         self._kv_bytes.labels(transport).inc(nbytes)
         self._kv_seconds.labels(transport).observe(seconds)
+
+    def push_failed(self, code: Code) -> None:
+        """Count a push that did not arrive."""
+        self._push_failures.labels(code.value).inc()
 
     def received(self, nbytes: int) -> None:
         """Count a KV buffer that was taken in."""

@@ -29,11 +29,14 @@ class Peers:
         self.view = view if view is not None else FleetView()
         self._scenario = scenario
         self._metrics = metrics
-        self._news = asyncio.Event()
+        self.news = asyncio.Event()  # set, and replaced, when a decode may have room again
 
-    async def listen(self, bus: Bus, subjects: Subjects, stack: AsyncExitStack) -> None:
-        """Hear maps and statuses until the stack closes."""
-        for subject in (subjects.map(self._scenario), subjects.status(self._scenario)):
+    async def listen(self, bus: Bus, subjects: Subjects, stack: AsyncExitStack, *, statuses: bool) -> None:
+        """Hear maps until the stack closes, and statuses where somebody is to be chosen by them."""
+        wanted = [subjects.map(self._scenario)]
+        if statuses:
+            wanted.append(subjects.status(self._scenario))
+        for subject in wanted:
             subscription = await bus.subscribe(subject, self.hear)
             stack.push_async_callback(subscription.stop)
 
@@ -62,8 +65,8 @@ class Peers:
         self.view.hear(now)
         self.view.see(message, now)
         if isinstance(message, ScenarioMap) or (message.role is Role.DECODE and message.free):
-            self._news.set()
-            self._news = asyncio.Event()
+            self.news.set()
+            self.news = asyncio.Event()
 
     def decodes(self, group: str) -> list[str]:
         """The decode workers of a group, best first."""
@@ -74,11 +77,3 @@ class Peers:
     def outdated(self, instance: str, epoch: Epoch) -> bool:
         """Whether an instance speaks with an epoch that it has lost since: a holder that was paused and replaced."""
         return not self.view.current(instance, epoch)
-
-    async def news(self, timeout_s: float) -> None:
-        """Return when a decode may have room again, or after the time."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._news.wait()
-        except TimeoutError:
-            return
