@@ -1,0 +1,123 @@
+"""What `baton up` would start: names, roles, environments, worked out without starting anything."""
+
+from pathlib import Path
+
+import pytest
+
+from services.local.plan import DEFAULT_MODEL, Links, Plan, Start, Wishes
+from shared.config import load
+from shared.errors import ConfigError
+from shared.messages import Role
+
+LINKS = Links("nats://127.0.0.1:4222", "redis://:pw@127.0.0.1:6379/0", {role.value: f"p-{role.value}" for role in Role})
+TWO = '[scenario.chat]\nmodel = "a"\n[scenario.code]\nmodel = "b"\nprefill = 2\ndecode = 0\n'
+
+
+def _environ(plan: Plan, start: Start) -> dict[str, str]:
+    return dict(plan.command(start, LINKS, Path("/logs")).env)
+
+
+def test_without_a_configuration_the_default_model_is_served_by_one_of_each_worker() -> None:
+    plan = Plan(Wishes(), {})
+    assert plan.config.scenarios["chat"].model == DEFAULT_MODEL
+    assert plan.config.scenarios["chat"].engine == "torch"
+    assert plan.starts([8000], 8010) == [
+        Start("prefill-1", Role.PREFILL, "chat"),
+        Start("decode-1", Role.DECODE, "chat"),
+        Start("monitor-1", Role.MONITOR, port=8010),
+        Start("gateway-1", Role.GATEWAY, port=8000),
+        Start("standby-1", Role.STANDBY),
+    ]
+
+
+def test_wishes_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "baton.toml"
+    file.write_text(
+        '[gateway]\nport = 1\n[monitor]\nport = 2\n[scenario.chat]\nmodel = "file"\nengine = "vllm"\nprefill = 5\n'
+    )
+    environ = {"BATON_MONITOR__PORT": "3", "BATON_SCENARIO__CHAT__ENGINE": "torch"}
+    config = Plan(Wishes(config=file, port=4, engine="sim", decode=2), environ).config
+    scenario = config.scenarios["chat"]
+    assert (config.gateway.port, config.monitor.port) == (4, 3)
+    assert (scenario.model, scenario.engine, scenario.prefill, scenario.decode) == ("file", "sim", 5, 2)
+
+
+def test_with_several_scenarios_names_tell_whom_an_instance_serves(tmp_path: Path) -> None:
+    file = tmp_path / "baton.toml"
+    file.write_text(TWO)
+    starts = Plan(Wishes(config=file, standby=0), {}).starts([8000], 8010)
+    workers = [(start.id, start.scenario) for start in starts if start.scenario]
+    assert workers == [
+        ("chat-prefill-1", "chat"),
+        ("chat-decode-1", "chat"),
+        ("code-prefill-1", "code"),
+        ("code-prefill-2", "code"),
+    ]
+
+
+def test_a_name_is_never_used_again() -> None:
+    plan = Plan(Wishes(), {})
+    names = [plan.start(Role.STANDBY).id for _ in range(3)] + [plan.start(Role.GATEWAY).id]
+    assert names == ["standby-1", "standby-2", "standby-3", "gateway-1"]
+
+
+def test_each_instance_gets_the_credentials_of_its_own_role_only() -> None:
+    plan = Plan(Wishes(), {})
+    for start in plan.starts([8000], 8010):
+        held = {role for role in Role if LINKS.users[role] in _environ(plan, start).values()}
+        becomes = {Role.PREFILL, Role.DECODE} if start.role is Role.STANDBY else set()
+        assert held == {start.role} | becomes
+
+
+def test_what_an_instance_is_given_is_a_valid_configuration_for_it() -> None:
+    plan = Plan(Wishes(port=9000), {"BATON_FLEET__ATTEMPTS": "2"})
+    for start in plan.starts([9000], 9010):
+        config = load(None, _environ(plan, start))
+        assert (config.instance.id, config.instance.scenario) == (start.id, start.scenario)
+        assert config.nats.credentials_for(start.role) == (start.role, LINKS.users[start.role])
+        assert config.redis.url == LINKS.redis_url
+        assert config.fleet.attempts == 2
+        assert config.scenarios["chat"].model == DEFAULT_MODEL
+    assert load(None, _environ(plan, plan.start(Role.GATEWAY, port=9000))).gateway.port == 9000
+    assert load(None, _environ(plan, plan.start(Role.MONITOR, port=9010))).monitor.port == 9010
+
+
+def test_passwords_do_not_show_when_a_command_is_printed() -> None:
+    plan = Plan(Wishes(), {})
+    shown = repr(plan.command(plan.start(Role.GATEWAY), LINKS, Path("/logs"))) + repr(LINKS)
+    assert "p-gateway" not in shown
+
+
+def test_a_model_directory_is_found_from_wherever_the_children_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(Wishes(model="tiny"), {})
+    assert plan.config.scenarios["chat"].model == str(tmp_path / "tiny")
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Plan(Wishes(port=70_000), {"BATON_MONITOR__PORT": "x", "BATON_NOWHERE__X": "1"})
+    assert len(caught.value.faults) == 3
+
+
+def test_one_port_for_two_servers_is_refused() -> None:
+    with pytest.raises(ConfigError, match="both 8010"):
+        Plan(Wishes(port=8010), {})
+
+
+def test_a_file_without_scenarios_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "baton.toml"
+    file.write_text("[gateway]\nport = 1\n")
+    with pytest.raises(ConfigError, match="there is no scenario"):
+        Plan(Wishes(config=file), {})
+
+
+def test_threads_of_the_workers_do_not_outnumber_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    plan = Plan(Wishes(prefill=1, decode=3), {})
+    assert _environ(plan, plan.start(Role.DECODE, "chat"))["OMP_NUM_THREADS"] == "2"
+    plan = Plan(Wishes(prefill=9, decode=9), {"OMP_NUM_THREADS": "5"})
+    assert _environ(plan, plan.start(Role.DECODE, "chat"))["OMP_NUM_THREADS"] == "5"
