@@ -17,7 +17,8 @@ from shared.engine import EngineInfo
 from shared.errors import BatonError, Code, MalformedMessage
 from shared.kv import Expected, KvReceiver, Staging
 from shared.messages import Cancel, Done, KvGrant, KvReady, ToDecode, decode
-from shared.policy.admission import DecodeAdmission, Key, Refused
+from shared.policy.admission import DecodeAdmission, Refused
+from shared.policy.known import Key
 from shared.telemetry import ATTEMPT, ERROR_TYPE, GEN_AI_INPUT_TOKENS, GEN_AI_OUTPUT_TOKENS, KV_BYTES, REQUEST_ID
 from shared.worker.roster import Roster
 from shared.worker.running import Running, key_of, left_s

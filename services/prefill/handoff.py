@@ -58,7 +58,7 @@ class Handoff:
         problem: BatonError = NoCapacity("the group has no decode worker")
         while left_s(ready.request.expires_ms) > 0:
             news = peers.news  # taken before the asking, so that none is missed meanwhile
-            for decode in sorted(peers.decodes(self._standing.group()), key=refusals.__getitem__):
+            for decode in sorted(peers.decodes(self._standing.name), key=refusals.__getitem__):
                 answer = await self._offer(decode, ready)
                 if isinstance(answer, BatonError):
                     problem = answer

@@ -25,9 +25,11 @@ log = logging.getLogger(__name__)
 class Peers:
     """Whom to ask, best first, and whose word is too old to count."""
 
-    def __init__(self, scenario: str, metrics: WorkerMetrics, view: FleetView | None = None) -> None:
+    def __init__(self, scenario: str, group: str, metrics: WorkerMetrics, view: FleetView | None = None) -> None:
         self.view = view if view is not None else FleetView()
         self._scenario = scenario
+        self._group = group  # as configured; the map's word counts once it names us
+        self._groups: dict[str, str] = {}  # of the prefills
         self._metrics = metrics
         self.news = asyncio.Event()  # set, and replaced, when a decode may have room again
 
@@ -64,15 +66,17 @@ class Peers:
         now = time.monotonic()
         self.view.hear(now)
         self.view.see(message, now)
+        if isinstance(message, ScenarioMap) and message.scenario == self._scenario:
+            self._groups = {member.instance: group.name for group in message.groups for member in group.prefill}
         if isinstance(message, ScenarioMap) or (message.role is Role.DECODE and message.free):
             self.news.set()
             self.news = asyncio.Event()
 
-    def decodes(self, group: str) -> list[str]:
-        """The decode workers of a group, best first."""
+    def decodes(self, prefill: str) -> list[str]:
+        """The decode workers that a prefill may push to, best first: those of its group."""
         now = time.monotonic()
         self.view.tick(now)
-        return self.view.rank(self._scenario, Role.DECODE, now, group=group)
+        return self.view.rank(self._scenario, Role.DECODE, now, group=self._groups.get(prefill, self._group))
 
     def outdated(self, instance: str, epoch: Epoch) -> bool:
         """Whether an instance speaks with an epoch that it has lost since: a holder that was paused and replaced."""

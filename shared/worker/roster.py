@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from shared.bus import Bus, Delivery
 from shared.errors import BatonError, Cancelled, Code, Draining, MalformedMessage
 from shared.messages import Cancel, Failed, Rejected, Request, Value, decode
-from shared.policy.admission import Key
+from shared.policy.known import Key
 from shared.tasks import Tasks
 from shared.worker.frames import FrameSender, failed
 from shared.worker.metrics import WorkerMetrics

@@ -33,7 +33,6 @@ class Standing:
 
     name: str
     scenario: str
-    group: Callable[[], str]
     host: str
     bus: Bus
     subjects: Subjects

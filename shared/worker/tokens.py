@@ -53,9 +53,11 @@ def show(text: Text, sampled: Sampled, stopping: Stopping) -> Shown:
     matched = text.matched
     if matched is not None:
         return Shown(shown, Finish.STOP, matched)
-    if finish is not None:
-        return Shown(shown + text.flush(), finish, None)
-    return Shown(shown, None, None)
+    if finish is None:
+        return Shown(shown, None, None)
+    shown += text.flush()  # which completes an unfinished character, and with it perhaps a stop string
+    matched = text.matched
+    return Shown(shown, finish if matched is None else Finish.STOP, matched)
 
 
 def logprobs_of(pieces: Pieces, entry: int, token_id: int, alternatives: Alternatives) -> Logprobs:

@@ -229,7 +229,6 @@ def stand(
     return Standing(
         name=name,
         scenario="chat",
-        group=lambda: "main",
         host="here",
         bus=bus,
         subjects=SUBJECTS,
@@ -242,7 +241,7 @@ def stand(
         metrics=metrics,
         tracer=provider.get_tracer(name),
         sender=FrameSender(bus, SUBJECTS, name, lambda: EPOCH, patience_s=1.0),
-        peers=Peers("chat", metrics),
+        peers=Peers("chat", "main", metrics),
         epoch=lambda: EPOCH,
         unready=lambda: "" if states[name] is State.READY else states[name].value,
         freed=lambda: freed.append(name),

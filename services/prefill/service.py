@@ -1,0 +1,37 @@
+"""The prefill service: a prefill worker in the life of an instance."""
+
+from contextlib import AsyncExitStack
+
+from services.prefill.worker import PrefillWorker
+from shared.instance import Instance, Load
+from shared.kv.sender import Sender
+from shared.messages import Role
+from shared.worker.opening import open_standing, taken_over
+
+
+class Prefill:
+    """See `shared.lifecycle.Service`."""
+
+    role = Role.PREFILL
+
+    def __init__(self) -> None:
+        self._worker: PrefillWorker | None = None
+
+    async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
+        """Load the engine, then listen."""
+        standing = await open_standing(instance, stack)
+        sender = Sender(standing.arena, instance.config.kv)
+        stack.push_async_callback(sender.close)
+        self._worker = worker = PrefillWorker(standing, sender)
+        _ = instance.vital.spawn(worker.watch(), name=f"{instance.id} engine")
+        instance.when_broken(lambda: worker.drop(taken_over(instance)))
+        await worker.listen(stack)
+
+    def load(self) -> Load:
+        """Say what can be taken now."""
+        return self._worker.load() if self._worker is not None else Load()
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new; let what is held leave."""
+        if self._worker is not None:
+            await self._worker.drain(seconds)

@@ -1,0 +1,82 @@
+"""Opens what a worker stands on, in the order in which it can fail: model, memory, voice, peers.
+
+Owns nothing afterwards: everything closes with the stack, in reverse.
+"""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+from shared.engine.opening import open_engine
+from shared.errors import ConfigError, LeaseLost
+from shared.instance import Instance
+from shared.kv.arena import Arena
+from shared.messages import State
+from shared.models import resolve
+from shared.policy.placement import FleetView, ViewRules
+from shared.text import open_text, open_tokenizer
+from shared.worker.announcer import Announcer
+from shared.worker.frames import FrameSender
+from shared.worker.metrics import WorkerMetrics
+from shared.worker.peers import Peers
+from shared.worker.standing import Standing
+
+MIB = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+async def open_standing(instance: Instance, stack: AsyncExitStack) -> Standing:
+    """Load the engine and gather the rest. Raises ConfigError, EngineFailed."""
+    settings = instance.config.scenarios.get(instance.scenario)
+    if settings is None:
+        raise ConfigError([f"there is no scenario {instance.scenario!r} for {instance.id} to serve"])
+    spec = await asyncio.to_thread(resolve, settings.model, settings.engine, settings.engine_options)
+    tokenizer = await asyncio.to_thread(open_tokenizer, spec)
+    engine = open_engine(settings, spec)
+    stack.push_async_callback(engine.close)
+    await engine.start()
+    arena = Arena(instance.config.kv.staging_mb * MIB)
+    stack.callback(arena.close)
+    metrics = WorkerMetrics(instance.telemetry.registry)
+    fleet = instance.config.fleet
+    view = FleetView(ViewRules(heartbeat_s=fleet.heartbeat_s, misses=fleet.heartbeat_misses), watcher=instance.id)
+    peers = Peers(instance.scenario, instance.group, metrics, view)
+    await peers.recall(instance.redis)
+    log.info("engine ready", extra={"model": engine.info.model, "blocks": engine.info.blocks})
+    return Standing(
+        name=instance.id,
+        scenario=instance.scenario,
+        host=instance.host,
+        bus=instance.bus,
+        subjects=instance.subjects,
+        tasks=instance.tasks,
+        fleet=fleet,
+        engine=engine,
+        pieces=tokenizer,
+        open_text=lambda request, generated: open_text(spec, tokenizer, request.stopping, generated),
+        arena=arena,
+        metrics=metrics,
+        tracer=instance.telemetry.tracer,
+        sender=FrameSender(
+            instance.bus, instance.subjects, instance.id, lambda: instance.epoch, patience_s=fleet.progress_s
+        ),
+        peers=peers,
+        epoch=lambda: instance.epoch,
+        unready=lambda: why_unready(instance),
+        freed=Announcer(instance),
+    )
+
+
+def why_unready(instance: Instance) -> str:
+    """Say why this instance takes no offer now; nothing when it does."""
+    if instance.state is not State.READY:
+        return instance.state.value
+    return "cut off from the fleet" if instance.cut_off else ""
+
+
+def taken_over(instance: Instance) -> LeaseLost:
+    """Make the error that attempts end with when others have taken over from us: the next attempt is elsewhere."""
+    error = LeaseLost(f"others have taken over from {instance.id}")
+    error.retryable = True
+    return error
