@@ -153,7 +153,7 @@ class DecodeAdmission:
         free_blocks: int,
         now: float,
     ) -> Admitted | Refused:
-        """Hold blocks, staging and a place, in the batch or the wait, until `ended`. `free_blocks`: the engine's now."""
+        """Hold blocks, staging and a place, in batch or wait, until `ended`. `free_blocks`: the engine's, now."""
         key = (request_id, attempt)
         if answer := _answered_before(self._known, key):
             return answer

@@ -60,7 +60,7 @@ class Dispatcher:
         return min((at for at in moments if at is not None), default=None)
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Say what to do, in this order, because of the event. One of an older attempt or an ended request does nothing."""
+        """Say what to do, in this order, because of the event. That of an older attempt does nothing."""
         actions = self._lose(self.view.tick(now), now)
         actions += self._endings.overdue(now)
         match event:
@@ -88,16 +88,9 @@ class Dispatcher:
         """React to the word of the one attempt that lives; what shows that it lives also accepts the offer."""
         actions: list[Action] = []
         match event:
-            case OfferAccepted(instance=instance):
-                if instance == request.instance:
-                    self.view.hear(now)
-                    self._book.accept(request, now)
-            case OfferRejected(instance=instance):
-                if self._asked(request, instance):
-                    actions = self._reject(request, event, now)
-            case OfferUnanswered(instance=instance):
-                if self._asked(request, instance):
-                    actions = self._give_up(request, now)
+            case OfferAccepted() | OfferRejected() | OfferUnanswered():
+                if event.instance == request.instance and request.phase is Phase.OFFERED:
+                    actions = self._answer(request, event, now)
             case HandedOff(instance=decode):
                 actions = self._hand_off(request, decode, now)
             case FirstToken():
@@ -113,6 +106,19 @@ class Dispatcher:
             case _:
                 assert_never(event)
         return actions
+
+    def _answer(
+        self, request: OpenRequest, event: OfferAccepted | OfferRejected | OfferUnanswered, now: float
+    ) -> list[Action]:
+        match event:
+            case OfferAccepted():
+                self.view.hear(now)
+                self._book.accept(request, now)
+                return []
+            case OfferRejected():
+                return self._reject(request, event, now)
+            case OfferUnanswered():
+                return self._give_up(request, now)
 
     # ---- a request's way
 
@@ -249,7 +255,3 @@ class Dispatcher:
                 return request, instance
             passed.append(request)
         return passed[0], best
-
-    @staticmethod
-    def _asked(request: OpenRequest, instance: str) -> bool:
-        return request.phase is Phase.OFFERED and request.instance == instance

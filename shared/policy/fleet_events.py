@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.messages import Epoch, InstanceRecord, Role, ScenarioMap
-from shared.policy.world import BusDown, BusUp, PulseSeen, StatusSeen, Tick
+from shared.policy.world import BusDown, BusUp, MapSeen, PulseSeen, StatusSeen, Tick
 
 # ---- events ----------------------------------------------------------------------------------------------------------
 
@@ -52,6 +52,7 @@ class AssignFailed:
 
     instance: str
     message: str = ""
+    certain: bool = False  # it said no, or nobody was there to hear; else it may have understood all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ class DrainAsked:
 
 
 Event = (
-    StatusSeen | LeaderGained | LeaderLost | LeaseLost | ConnectionRefused | AssignAccepted | AssignFailed | DrainAsked
-    | PulseSeen | BusDown | BusUp | Tick
+    StatusSeen | MapSeen | LeaderGained | LeaderLost | LeaseLost | ConnectionRefused | AssignAccepted | AssignFailed
+    | DrainAsked | PulseSeen | BusDown | BusUp | Tick
 )  # fmt: skip
 
 # ---- actions ---------------------------------------------------------------------------------------------------------
@@ -142,10 +143,12 @@ class FleetRules:
     misses: int = 3  # heartbeats missed before an instance is taken for lost
     lease_grace_s: float = 2.0  # for one that lost its lease but still speaks, to come with a new epoch
     stuck_s: float = 60.0  # busy without a step for so long is lost
-    starting_silence_s: float = 20.0  # silence allowed while a model loads
+    starting_silence_s: float = 20.0  # silence allowed while a process or a model loads
     assign_s: float = 5.0  # for the standby's answer
-    ready_s: float = 180.0  # for a substitute to become ready; then another
+    begin_s: float = 60.0  # from its answer to its first word in the new role
+    ready_s: float = 600.0  # for a substitute that shows life to become ready; then another
     settle_s: float = 10.0  # after becoming leader, before a group is filled that we did not see lose anybody
     retry_s: float = 1.0  # before the next substitute after a failed one; doubled by each failure
     retry_max_s: float = 60.0
+    unfit_s: float = 30.0  # before a standby that said no is asked again
     default_group: str = "main"  # of ready instances that name none
