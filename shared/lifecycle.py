@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -30,12 +31,15 @@ from shared.instance import WORKERS, Instance, Load, new_id
 from shared.messages import Role, State
 from shared.nats_bus import NatsBus
 from shared.stopping import Stopping
+from shared.tasks import AGAIN_S
 from shared.telemetry import Telemetry, configure_logging
 
 __all__ = ["Assignable", "Instance", "Load", "Service", "Stopping", "main", "run", "serve"]
 
 T = TypeVar("T")
 DONE, FAILED, USAGE = 0, 1, 2
+LINGER_S = 2.0
+"""For threads to end after everything has stopped; then the process ends without them."""
 
 log = logging.getLogger(__name__)
 
@@ -129,13 +133,20 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T], bound_s: f
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=bound_s)
+            await _cancel(task, bound_s)
             return None
         return task.result()
     finally:
         watch.cancel()
         task.cancel()
+
+
+async def _cancel(task: "asyncio.Future[T]", bound_s: float) -> None:
+    """Cancel, again and again, since a library may swallow it (see Tasks.close), until it ends or the bound is over."""
+    give_up = time.monotonic() + bound_s
+    while not task.done() and time.monotonic() < give_up:
+        task.cancel()
+        await asyncio.wait({task}, timeout=min(AGAIN_S, bound_s))
 
 
 async def _drain(service: Service, instance: Instance, stopping: Stopping) -> None:
@@ -179,13 +190,19 @@ def run(service: Service, config: Config) -> int:
         return await serve(service, config, stopping)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(live())
+        code = runner.run(live())
+        _exit_after(LINGER_S, code)  # a thread that computes for minutes must not hold up what has stopped in order
+    return code
 
 
 def _last_resort(config: Config, stopping: Stopping) -> None:
-    """End the process even if the loop is blocked or a thread never returns."""
+    """Bound the whole stop, even if the loop blocks while it stops."""
     drain_s = config.fleet.drain_s if stopping.drain_s is None else stopping.drain_s
-    timer = threading.Timer(drain_s + 2 * config.fleet.stop_s + 5.0, os._exit, (FAILED,))
+    _exit_after(drain_s + 2 * config.fleet.stop_s + LINGER_S, FAILED)
+
+
+def _exit_after(seconds: float, code: int) -> None:
+    timer = threading.Timer(seconds, os._exit, (code,))
     timer.daemon = True
     timer.start()
 

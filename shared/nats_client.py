@@ -28,6 +28,16 @@ class RepairedClient(Client):
             await asyncio.sleep(0.001)
         await super().flush(timeout)  # type: ignore[arg-type]  # a number of seconds
 
+    async def close(self) -> None:
+        """Close for good; the library's own gives up half way when the socket breaks meanwhile."""
+        try:
+            await super().close()
+        finally:
+            for subscription in self._subs.values():
+                subscription._stop_processing()  # noqa: SLF001  # what the library would have come to
+            self._subs.clear()
+            self.hang_up()
+
     def hang_up(self) -> None:
         """Close the socket of a sign-in that was refused; the library only forgets it."""
         if self._transport is not None and not self.is_connected:

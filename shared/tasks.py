@@ -5,6 +5,7 @@ Owns the tasks and the record of their failures. Must not decide what a failure 
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -13,6 +14,9 @@ from shared.errors import Draining, Overloaded
 T = TypeVar("T")
 OnFailure = Callable[[str, BaseException], None]
 """Called with the task's name and what it raised, on the event loop, once per failed task."""
+
+AGAIN_S = 0.2
+"""Between two cancellations of the same task."""
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +54,19 @@ class Tasks:
         return task
 
     async def close(self, timeout_s: float = 5.0) -> list[str]:
-        """Cancel every task and wait for its end; the names of those that did not end in time. Idempotent."""
+        """Cancel every task and wait for its end; the names of those that did not end in time. Idempotent.
+
+        A cancellation is repeated, for it can get lost: `asyncio.wait_for` before Python 3.12 swallows one that comes
+        when what it waits for is done, and the Redis client calls it at each command.
+        """
         self._closed = True
+        give_up = time.monotonic() + timeout_s
         own = {asyncio.current_task()}  # a task may close the set it belongs to
         waiting = self._running - own
-        for task in waiting:
-            task.cancel()
-        if waiting:
-            _, waiting = await asyncio.wait(waiting, timeout=timeout_s)
+        while waiting and time.monotonic() < give_up:
+            for task in waiting:
+                task.cancel()
+            _, waiting = await asyncio.wait(waiting, timeout=min(AGAIN_S, timeout_s))
         stuck = sorted(task.get_name() for task in waiting)
         if stuck:
             log.error("tasks ignore their cancellation", extra={"owner": self.owner, "tasks": stuck})

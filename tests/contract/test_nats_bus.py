@@ -142,3 +142,13 @@ async def test_a_denied_publish_is_heard_of_in_the_errors_and_closes_nothing(own
     await bus.flush(5)
     assert bus.connected
     await bus.close()
+
+
+async def test_closing_at_the_moment_the_server_dies_leaves_nothing_behind(own_nats_server: NatsServer) -> None:
+    """The leak check of every test is what decides."""
+    bus = await NatsBus.open(own_nats_server.settings(), service="gateway")
+    await bus.subscribe("x", lambda _delivery: None)
+    await bus.publish("x", bytes(100_000))
+    own_nats_server.kill()
+    await bus.close()
+    assert bus.closed

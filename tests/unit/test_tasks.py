@@ -87,3 +87,20 @@ async def test_a_task_may_close_the_set_it_belongs_to() -> None:
         return await tasks.close(timeout_s=1)
 
     assert await tasks.spawn(closer(), name="closer") == []
+
+
+async def test_a_cancellation_that_gets_lost_is_repeated() -> None:
+    tasks, swallowed = Tasks("owner"), 0
+
+    async def forgetful() -> None:
+        nonlocal swallowed
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            swallowed += 1
+        await asyncio.Event().wait()
+
+    _ = tasks.spawn(forgetful(), name="forgetful")
+    await asyncio.sleep(0)
+    assert await tasks.close(timeout_s=10) == []
+    assert swallowed == 1
