@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge
 from services.monitor.book import Book
 from services.monitor.leadership import Leadership
 from services.monitor.sight import Sight
-from shared.errors import BatonError, Unavailable
+from shared.errors import BatonError, NoCapacity, Unavailable
 from shared.lifecycle import Instance
 from shared.messages import AssignRole, Done, Drain, Rejected, ScenarioMap
 from shared.policy.fleet_events import (
@@ -122,17 +122,25 @@ class Performer:
             self._members.labels(name, group.name, "decode").set(len(group.decode))
 
     async def _assign(self, action: Assign) -> None:
+        outcome = await self._ask_to_become(action)
+        answer = "done" if isinstance(outcome, AssignAccepted) else "refused" if outcome.certain else "unknown"
+        self._assigned.labels(action.role.value, answer).inc()
+        self._feed(outcome)
+
+    async def _ask_to_become(self, action: Assign) -> AssignAccepted | AssignFailed:
         order = AssignRole(action.role, action.scenario, action.group)
+        control = self._instance.subjects.control(action.instance)
         try:
             answer: Done | Rejected = await self._instance.bus.request(
-                self._instance.subjects.control(action.instance), order, Done | Rejected, timeout_s=self._assign_s
+                control, order, Done | Rejected, timeout_s=self._assign_s
             )
-        except BatonError as error:
-            problem = str(error)
-        else:
-            problem = answer.message if isinstance(answer, Rejected) else ""
-        self._assigned.labels(action.role.value, "refused" if problem else "done").inc()
-        self._feed(AssignFailed(action.instance, problem) if problem else AssignAccepted(action.instance))
+        except NoCapacity as error:
+            return AssignFailed(action.instance, str(error), certain=True)
+        except BatonError as error:  # it may have understood all the same
+            return AssignFailed(action.instance, str(error))
+        if isinstance(answer, Rejected):
+            return AssignFailed(action.instance, answer.message, certain=True)
+        return AssignAccepted(action.instance)
 
     async def _drain(self, instance: str) -> None:
         order = Drain(self._instance.config.fleet.drain_s)

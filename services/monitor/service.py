@@ -18,10 +18,10 @@ from shared.bus import Delivery
 from shared.config import Config
 from shared.errors import MalformedMessage, Unavailable
 from shared.lifecycle import Instance, Load
-from shared.messages import Epoch, Role, Status, decode
+from shared.messages import Epoch, Role, ScenarioMap, Status, decode
 from shared.policy.fleet import Fleet
 from shared.policy.fleet_events import Event, FleetRules, LeaderGained, LeaderLost, Place
-from shared.policy.world import BusDown, BusUp, PulseSeen, StatusSeen, Tick
+from shared.policy.world import BusDown, BusUp, MapSeen, PulseSeen, StatusSeen, Tick
 from shared.report import Report, report
 from shared.tasks import Tasks
 
@@ -70,6 +70,7 @@ class Monitor:
         stack.push_async_callback(self._tasks.close)
         for subject, handler in (
             (instance.subjects.status("*"), self._on_status),  # `*` covers `_fleet` too
+            (instance.subjects.map("*"), self._on_map),  # of another monitor, while it leads
             (instance.subjects.pulse(), self._on_pulse),
         ):
             subscription = await instance.bus.subscribe(subject, handler)
@@ -110,6 +111,14 @@ class Monitor:
             return
         if delivery.subject.rpartition(".")[2] == status.instance and self._sight.see(status):
             self._feed(StatusSeen(status))
+
+    def _on_map(self, delivery: Delivery) -> None:
+        try:
+            scenario_map: ScenarioMap = decode(delivery.data, ScenarioMap, "map")
+        except MalformedMessage as error:
+            log.warning("map refused", extra={"subject": delivery.subject, "error": str(error)})
+            return
+        self._feed(MapSeen(scenario_map))
 
     def _on_pulse(self, _delivery: Delivery) -> None:
         self._feed(PulseSeen())

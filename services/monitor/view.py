@@ -37,10 +37,10 @@ class View:
         """Listen. Raises LinkLost when the port cannot be had."""
         app = web.Application()
         app.add_routes([web.get("/", self._page), web.get("/status", self._status), web.get("/metrics", self._metrics)])
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port, shutdown_timeout=1.0).start()
+            await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
             raise LinkLost(f"cannot listen on {host}:{port} for the dashboard: {error.strerror}") from error
 
