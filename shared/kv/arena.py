@@ -86,8 +86,10 @@ class Range:
         return self._view
 
     def release(self) -> None:
-        """Give the range back; a second call does nothing."""
+        """Give the range back; a second call does nothing. Whoever kept the view finds it released too."""
         if self._view is not None:
+            with suppress(BufferError):  # a tensor over it lives on, unused
+                self._view.release()
             self._view = None
             self.arena._ranges.give_back(self.offset)  # noqa: SLF001  the other half of `reserve`
 

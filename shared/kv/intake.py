@@ -61,8 +61,8 @@ class Intake:
             link.close()
 
     async def _take_in(self, link: Link, opening: Opening, memory: shm.PeerMemory | None) -> None:
-        if opening.kind is not Kind.PUSH:
-            raise MalformedMessage("KV push", OPENING_BYTES, opening.kind.name)
+        if opening.kind is not Kind.PUSH or (memory is None and opening.offset):
+            raise MalformedMessage("KV push", OPENING_BYTES, f"{opening.kind.name} at {opening.offset}")
         push = self._tickets.claim(opening, link)
         error: BatonError | None = Draining("the KV receiver is closing")  # unless told otherwise below
         try:

@@ -116,5 +116,6 @@ def checksum(view: memoryview, still_wanted: Callable[[], None] = lambda: None) 
     digest = Checksum()
     for start, stop in chunk_ranges(len(view)):
         still_wanted()
-        digest.update(view[start:stop])
+        with view[start:stop] as chunk:
+            digest.update(chunk)
     return digest.digest()

@@ -110,11 +110,13 @@ class Link:
 
     def fill(self, view: memoryview) -> None:
         """Receive exactly into the view. Raises PeerLeft or OSError."""
-        while view:
-            count = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
+        filled = 0
+        while filled < len(view):
+            with view[filled:] as rest:  # released at once: a traceback must not keep staging memory alive
+                count = self._sock.recv_into(rest, 0, socket.MSG_WAITALL)
             if not count:
-                raise PeerLeft(f"the connection ended {len(view)} bytes early")
-            view = view[count:]
+                raise PeerLeft(f"the connection ended {len(view) - filled} bytes early")
+            filled += count
 
     def take(self, nbytes: int) -> bytes:
         """Receive a record. Raises as `fill` does."""

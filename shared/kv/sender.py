@@ -88,7 +88,7 @@ class Sender:
         return endpoint.transport == tcp.TRANSPORT
 
     async def _to(self, endpoint: Endpoint, staging: Staging, grant: KvGrant) -> None:
-        offset = staging.offset if isinstance(staging, Range) else 0
+        offset = staging.offset if endpoint.transport == shm.TRANSPORT and isinstance(staging, Range) else 0
         opening = opening_for(grant, len(staging.view), offset)
         kept = self._pool.take(endpoint)
         if kept is not None:

@@ -116,10 +116,10 @@ class PeerMemory:
         digest = Checksum()
         for start, stop in chunk_ranges(len(view)):
             still_wanted()
-            chunk = view[start:stop]
-            if os.preadv(self._fd, [chunk], offset + start) != len(chunk):
-                raise PeerLeft("the sender's memory ended early")
-            digest.update(chunk)
+            with view[start:stop] as chunk:
+                if os.preadv(self._fd, [chunk], offset + start) != len(chunk):
+                    raise PeerLeft("the sender's memory ended early")
+                digest.update(chunk)
         return digest.digest()
 
     def close(self) -> None:

@@ -75,8 +75,9 @@ def send(link: Link, view: memoryview) -> bytes:
     digest = Checksum()
     for start, stop in chunk_ranges(len(view)):
         link.still_wanted()
-        digest.update(view[start:stop])
-        link.put(view[start:stop])
+        with view[start:stop] as chunk:
+            digest.update(chunk)
+            link.put(chunk)
     return digest.digest()
 
 
@@ -85,8 +86,9 @@ def receive(link: Link, view: memoryview) -> bytes:
     digest = Checksum()
     for start, stop in chunk_ranges(len(view)):
         link.still_wanted()
-        link.fill(view[start:stop])
-        digest.update(view[start:stop])
+        with view[start:stop] as chunk:
+            link.fill(chunk)
+            digest.update(chunk)
     return digest.digest()
 
 
