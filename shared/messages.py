@@ -380,11 +380,18 @@ def encode(message: Value) -> bytes:
 def decode(data: bytes, expected: type[T] | Any, what: str = "message") -> T:
     """The message in `data`, validated against `expected` (a type or a union). Raises MalformedMessage."""
     try:
-        plain = msgpack.unpackb(data, strict_map_key=False)
+        plain = _unpacked(data)
         message: T = msgspec.convert(plain, type=expected, builtin_types=(bytes,))
     except (ValueError, RecursionError, OverflowError) as error:  # what both libraries raise on bad input
         raise MalformedMessage(what, len(data), str(error)) from error
     return message
+
+
+def _unpacked(data: bytes) -> object:
+    try:
+        return msgpack.unpackb(data, strict_map_key=False)
+    except TypeError as error:  # a list or a map as a map's key
+        raise ValueError(str(error)) from error
 
 
 def pack_tokens(tokens: list[int]) -> bytes:
