@@ -4,3 +4,10 @@ A step, from outside in: `engine` (the protocol, and the thread that owns torch)
 `scheduler` says which sequences run how many tokens, over `blocks` of the cache; `batch` lays the step out as arrays;
 `model` runs `layers` over it with paged `attention`; `sampling` draws the tokens. `scheduler` and `blocks` are pure.
 """
+
+import os
+
+# Threads that wait must sleep. By default OpenMP's spin, and when two engines share the cores (prefill and decode on
+# one machine) each spins through the time slice that the other needs: steps become ten times slower. Read by torch's
+# OpenMP when torch is first imported, hence here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

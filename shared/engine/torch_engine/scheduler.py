@@ -60,6 +60,10 @@ class Scheduler:
         """Nothing to run."""
         return not self._prefilling and not self._decoding
 
+    def run(self, key: str) -> Run | None:
+        """The sequence of that key, if it is here."""
+        return self._runs.get(key)
+
     def add_prefill(self, run: Run) -> None:
         """Take in a prompt. Raises Overloaded when its blocks or its place cannot be had at once."""
         self._check_place(run)

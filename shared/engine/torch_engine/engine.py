@@ -1,0 +1,221 @@
+"""The Engine protocol: the event loop's side of the torch engine.
+
+Owns the answers that are due to callers. Commands go to the worker's thread and are taken between steps; reports come
+back by `call_soon_threadsafe`. The loop never waits for torch.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from shared.engine import EngineInfo, EngineLoad, Prefilled, Sequence, Step
+from shared.engine.torch_engine.options import read_options
+from shared.engine.torch_engine.runner import Outcome, Runner
+from shared.engine.torch_engine.worker import (
+    UNREAD_STEPS,
+    Answer,
+    Command,
+    Insert,
+    Prefill,
+    Release,
+    Report,
+    Stop,
+    Wake,
+    Worker,
+)
+from shared.errors import BadRequest, BatonError, Cancelled, EngineFailed
+
+CLOSE_S: Final = 60.0
+"""The longest wait for the step that runs while the engine is closed."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A sequence, seen from the loop: what callers wait for."""
+
+    first: asyncio.Future[Prefilled]
+    exported: asyncio.Future[None]
+
+    def fail(self, error: BatonError) -> None:
+        _fail(self.first, error)
+        _fail(self.exported, error)
+
+
+class TorchEngine:
+    """Serves one Hugging Face directory. `eos_ids` replaces what the directory says, where it is not empty."""
+
+    def __init__(self, directory: Path, options: Mapping[str, Any], eos_ids: frozenset[int] = frozenset()) -> None:
+        checked = read_options(options)
+        self._worker = Worker(
+            build=lambda: Runner(directory, checked, eos_ids), post=self._post, unread=lambda: len(self._unread)
+        )
+        self._held: dict[str, _Held] = {}
+        self._asked: set[Answer] = set()
+        self._unread: deque[Step] = deque()
+        self._news = asyncio.Event()
+        self._ended: EngineFailed | None = None  # why no command is taken any more
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop
+        self._ready: Answer
+
+    @property
+    def info(self) -> EngineInfo:
+        """Valid after `start`."""
+        if self._worker.runner is None:
+            raise EngineFailed("the engine has not started")
+        return self._worker.runner.info
+
+    def load(self) -> EngineLoad:
+        """Now."""
+        return self._worker.load
+
+    async def start(self) -> None:
+        """Load the model in the engine's own thread. Raises EngineFailed (fatal) when it cannot."""
+        self._loop = asyncio.get_running_loop()
+        self._ready = self._loop.create_future()
+        self._worker.start()
+        await self._ready
+
+    async def close(self) -> None:
+        """Stop after the step that runs now. Raises EngineFailed when that takes too long."""
+        self._closed = True
+        self._worker.send(Stop())
+        stopped = await asyncio.to_thread(self._worker.join, CLOSE_S)
+        self._end(EngineFailed("the engine is closed", fatal=True))
+        if not stopped:
+            raise EngineFailed(f"the engine's thread did not end within {CLOSE_S:g} s", fatal=True)
+
+    async def prefill(self, sequence: Sequence, buffer: memoryview) -> Prefilled:
+        """Run the prompt and sample the next token."""
+        held = self._hold(sequence.key)
+        try:
+            await self._ask(Prefill(sequence, buffer))
+            return await held.first
+        except BaseException:
+            await self.release(sequence.key)  # refused, failed or cancelled: nothing of the key stays
+            raise
+
+    async def exported(self, key: str) -> None:
+        """Return once the buffer is complete. Raises Cancelled when the sequence is or gets released."""
+        held = self._held.get(key)
+        if held is None:
+            raise self._ended or Cancelled(f"the engine holds no sequence {key!r}")
+        await asyncio.shield(held.exported)
+
+    async def insert(self, sequence: Sequence, kv_tokens: int, buffer: memoryview) -> None:
+        """Scatter the buffer and join the running batch."""
+        self._hold(sequence.key)
+        try:
+            await self._ask(Insert(sequence, kv_tokens, buffer))
+        except BaseException:
+            await self.release(sequence.key)
+            raise
+
+    async def release(self, key: str) -> None:
+        """Drop a sequence. When this returns, the thread has let go of it and of its buffer."""
+        held = self._held.get(key)
+        if held is None:
+            return
+        try:
+            if self._ended is None:
+                await self._ask(Release(key))
+        except EngineFailed:
+            pass  # died meanwhile, so it holds nothing any more
+        finally:
+            if self._held.get(key) is held:
+                del self._held[key]
+            held.fail(Cancelled(f"the sequence {key!r} was released"))
+
+    async def steps(self) -> AsyncIterator[Step]:
+        """Every step's tokens, in order."""
+        while True:
+            while self._unread:
+                if len(self._unread) == UNREAD_STEPS:
+                    self._worker.send(Wake())
+                yield self._unread.popleft()
+            if self._ended is not None:
+                if self._closed:
+                    return
+                raise self._ended
+            self._news.clear()
+            await self._news.wait()
+
+    def _hold(self, key: str) -> _Held:
+        if self._ended is not None:
+            raise self._ended
+        if key in self._held:
+            raise BadRequest(f"the engine already holds a sequence {key!r}")
+        held = self._held[key] = _Held(self._loop.create_future(), self._loop.create_future())
+        return held
+
+    async def _ask(self, command: Command) -> None:
+        """Wait until the thread has done it. Raises what it refuses with."""
+        answer: Answer = self._loop.create_future()
+        self._asked.add(answer)
+        self._worker.send(command, answer)
+        try:
+            await answer
+        finally:
+            self._asked.discard(answer)
+
+    def _post(self, report: Report) -> None:
+        """Called by the thread."""
+        self._loop.call_soon_threadsafe(self._take, report)
+
+    def _take(self, report: Report) -> None:
+        for answer, refusal in report.answers:
+            if refusal is not None:
+                _fail(answer, refusal)
+            elif not answer.done():
+                answer.set_result(None)
+        if report.outcome is not None:
+            self._settle(report.outcome)
+        for key in report.exported:
+            held = self._held.get(key)
+            if held is not None and not held.exported.done():
+                held.exported.set_result(None)
+        if report.ready and not self._ready.done():
+            self._ready.set_result(None)
+        if report.ended is not None:
+            self._end(report.ended)
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Answer the prefills; the rest is a step."""
+        for key, prefilled in outcome.prefilled:
+            held = self._held.get(key)
+            if held is not None and not held.first.done():
+                held.first.set_result(prefilled)
+        step = Step(outcome.sampled)
+        for key, error in outcome.failed:
+            held = self._held.get(key)
+            if key in outcome.prompts:
+                if held is not None:
+                    held.fail(error)
+            else:
+                step.failed.append((key, error))
+                self._held.pop(key, None)
+        for sampled in outcome.sampled:
+            if sampled.finish is not None:
+                self._held.pop(sampled.key, None)
+        if step.sampled or step.failed:
+            self._unread.append(step)
+            self._news.set()
+
+    def _end(self, why: EngineFailed) -> None:
+        """Everyone who waits is told."""
+        self._ended = self._ended or why
+        _fail(self._ready, why)
+        for answer in self._asked:
+            _fail(answer, why)
+        for held in self._held.values():
+            held.fail(why)
+        self._news.set()
+
+
+def _fail(future: asyncio.Future[Any], error: BatonError) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # marks it as seen: it need not have a waiter
