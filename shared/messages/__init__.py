@@ -1,0 +1,108 @@
+"""Every message Baton sends.
+
+Bytes are MessagePack by `msgpack`; types are msgspec Structs, validated once where they enter a process. `wire` holds the
+base, the limits and the bytes; `requests`, `tokens` and `fleet` the messages.
+"""
+
+from shared.messages.fleet import (
+    AssignRole,
+    Done,
+    Drain,
+    Group,
+    InstanceRecord,
+    Member,
+    Pulse,
+    Role,
+    ScenarioMap,
+    State,
+    Status,
+)
+from shared.messages.requests import (
+    Accepted,
+    Cancel,
+    Endpoint,
+    HandedOff,
+    KvGrant,
+    KvReady,
+    KvReadyEvent,
+    PrefillRequest,
+    Rejected,
+    Request,
+    Sampling,
+    Stopping,
+)
+from shared.messages.tokens import Failed, Finish, Finished, Frame, Logprobs, TokenLogprob
+from shared.messages.wire import (
+    MAX_TOKENS_BYTES,
+    VERSION,
+    Count,
+    Epoch,
+    Message,
+    Name,
+    Positive,
+    TokenBytes,
+    Value,
+    decode,
+    encode,
+    pack_tokens,
+    unpack_tokens,
+)
+
+__all__ = [
+    "MAX_TOKENS_BYTES",
+    "VERSION",
+    "Accepted",
+    "AnyMessage",
+    "AssignRole",
+    "Cancel",
+    "Count",
+    "Done",
+    "Drain",
+    "Endpoint",
+    "Epoch",
+    "Failed",
+    "Finish",
+    "Finished",
+    "Frame",
+    "Group",
+    "HandedOff",
+    "InstanceRecord",
+    "KvGrant",
+    "KvReady",
+    "KvReadyEvent",
+    "Logprobs",
+    "Member",
+    "Message",
+    "Name",
+    "Positive",
+    "PrefillRequest",
+    "Pulse",
+    "Rejected",
+    "Request",
+    "Role",
+    "Sampling",
+    "ScenarioMap",
+    "State",
+    "Status",
+    "Stopping",
+    "ToDecode",
+    "ToGateway",
+    "ToInstance",
+    "ToPrefill",
+    "TokenBytes",
+    "TokenLogprob",
+    "Value",
+    "decode",
+    "encode",
+    "pack_tokens",
+    "unpack_tokens",
+]
+
+AnyMessage = (
+    PrefillRequest | Accepted | Rejected | KvReady | KvReadyEvent | KvGrant | HandedOff | Cancel | Frame | Finished
+    | Failed | Status | ScenarioMap | AssignRole | Drain | Done | Pulse
+)  # fmt: skip
+ToPrefill = PrefillRequest
+ToDecode = KvReady | Cancel  # a Cancel is answered Done: the attempt is not, and will not be, decoded here
+ToGateway = Frame | HandedOff
+ToInstance = AssignRole | Drain
