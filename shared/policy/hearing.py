@@ -1,12 +1,13 @@
-"""A clock of silence: it stands still while nobody at all is heard.
+"""A clock of silence: it does not run while nobody at all is heard.
 
 When the bus is down, or our own process was frozen, everyone falls silent at once; that says something about us and
-nothing about them. Measured on this clock, an instance is silent only for as long as others were heard.
+nothing about them. Measured on this clock, an instance is silent only for as long as others were heard, and once
+somebody is heard again all the others have their full time to be heard too.
 """
 
 
 class Hearing:
-    """Runs with `now`, but at most `deaf_after_s` past the last thing heard."""
+    """Runs with `now`, but at most `deaf_after_s` past the last thing heard; after a longer gap it goes on from there."""
 
     def __init__(self, deaf_after_s: float) -> None:
         self._deaf_after_s = deaf_after_s
@@ -16,7 +17,7 @@ class Hearing:
     def heard(self, now: float) -> None:
         """Something came over the bus."""
         if self._last is not None and now - self._last > self._deaf_after_s:
-            self._stood_s += now - self._last - self._deaf_after_s
+            self._stood_s += now - self._last
         self._last = now if self._last is None else max(now, self._last)
 
     def clock(self, now: float) -> float:
