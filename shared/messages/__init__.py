@@ -1,7 +1,7 @@
 """Every message Baton sends.
 
-Bytes are MessagePack by `msgpack`; types are msgspec Structs, validated once where they enter a process. `wire` holds the
-base, the limits and the bytes; `requests`, `tokens` and `fleet` the messages.
+Bytes are MessagePack by `msgpack`; types are msgspec Structs, validated once where they enter a process. `wire` holds
+the base, the limits and the bytes; `requests`, `tokens` and `fleet` the messages.
 """
 
 from shared.messages.fleet import (
