@@ -165,8 +165,7 @@ class Dispatcher:
     def _fail(self, request: OpenRequest, event: AttemptFailed, now: float) -> list[Action]:
         self._book.accept(request, now)
         if not event.retryable:
-            withdraw = Withdraw(request.request_id, request.attempt, Cause.FAILED)
-            return [withdraw, *self._endings.refuse(request, event.code, event.message, Cause.FAILED)]
+            return self._endings.refuse(request, event.code, event.message, Cause.FAILED)
         if not request.decoding:
             request.avoid.add(request.instance)
         self._book.leave(request)
