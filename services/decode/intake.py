@@ -179,6 +179,7 @@ class Intake:
         self._metrics.received(offer.kv_bytes)
         self._admit_next(self._admission.received(request.request_id, request.attempt))
         await incoming.turn.wait()
+        incoming.check()
         sequence = sequence_of(request)
         text = self._standing.open_text(request, sequence.tokens[request.prompt_tokens :])
         incoming.stream = stream = Stream(sequence.key, request, text, offer.cached_tokens)
@@ -186,6 +187,7 @@ class Intake:
         await self._engine.insert(sequence, offer.kv_tokens, incoming.staging.view)
         incoming.staging.release()
         self._admission.inserted(request.request_id, request.attempt)
+        incoming.check()
         error = await stream.over
         if error is not None:
             raise error

@@ -75,12 +75,14 @@ class Prompts:
         sequence = sequence_of(slot.request)
         prefilled = await self._engine.prefill(sequence, slot.staging.view)
         self._metrics.prefilled(time.monotonic() - started)
+        slot.check()
         self._in_time(slot.request)
         span.add_event("first token")
         if await self._first_token(slot, sequence.tokens[slot.request.prompt_tokens :], prefilled):
             return
         await self._engine.exported(slot.key)
         slot.computing = False
+        slot.check()
         await self._hand_off(slot, prefilled)
 
     def _in_time(self, request: Request) -> None:

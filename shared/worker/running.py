@@ -53,6 +53,11 @@ class Running:
         if self._task is not None:  # a task that is cancelled before its first step would never free anything
             self._task.cancel()
 
+    def check(self) -> None:
+        """Raise what the work was stopped with; between steps, for a library may have swallowed the cancellation."""
+        if self._stopped_by is not None:
+            raise self._stopped_by
+
     async def work(self, steps: Callable[[], Awaitable[None]]) -> BatonError | None:
         """Do the steps within the request's life. Answers what they failed with, None when all went well."""
         self._task = asyncio.current_task()

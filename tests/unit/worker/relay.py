@@ -70,6 +70,7 @@ class KvWay:
         self.may_push.set()
         self.breaks: list[BatonError] = []  # raised by the next pushes
         self.arrives_anyway = False  # a push that breaks has reached the receiver all the same
+        self.told: Callable[[], object] = lambda: True  # when the sender notices that such a push broke
 
     async def push(self, staging: Staging, grant: KvGrant) -> str:
         self.pushes += 1
@@ -84,6 +85,7 @@ class KvWay:
         push.staging.view[:] = staging.view
         push.arrived.set_result(push.staging)
         if error is not None:
+            await until(self.told)
             raise error
         return "memory"
 

@@ -7,6 +7,7 @@ import pytest
 
 from shared.errors import Code, WorkerLost
 from shared.messages import Accepted, Failed, Finished, KvGrant, KvReady, Rejected, Stopping, pack_tokens
+from shared.worker.frames import Draft
 from tests.fakes import a_request
 from tests.unit.worker.relay import EPOCH, SUBJECTS, Relay, member_map, relay, until
 from tests.unit.worker.scripted import next_token
@@ -260,3 +261,22 @@ async def test_tokens_packed_in_an_offer_are_those_the_engine_gets() -> None:
         await decoding(r)
         sequence = r.engine("d1").sequences["r1#0"]
         assert pack_tokens(sequence.tokens) == pack_tokens([1, 2, 3, next_token([1, 2, 3])])
+
+
+async def test_a_stop_that_comes_while_the_last_frame_goes_out_adds_no_second_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with relay() as r:
+        await r.gateway.offer(a_request(stopping=Stopping(max_tokens=2)))
+        await until(lambda: r.engine("d1").held and r.gateway.handed_off)
+        sender = r.standings["d1"].sender
+        send = sender.send
+
+        async def stop_meanwhile(gateway: str, draft: Draft) -> None:
+            r.decodes["d1"].drop(WorkerLost("others have taken over"))
+            await send(gateway, draft)
+
+        monkeypatch.setattr(sender, "send", stop_meanwhile)
+        r.engine("d1").step()
+        await r.quiet()
+        assert [type(e) for e in r.gateway.endings()] == [Finished]

@@ -278,6 +278,7 @@ async def test_pushes_that_are_always_refused_end_in_a_retryable_failure() -> No
 async def test_a_push_without_an_answer_never_leaves_two_decodes_with_the_attempt(error: WorkerLost) -> None:
     async with relay(decodes=("d1", "d2")) as r:
         r.way.breaks, r.way.arrives_anyway = [error], True
+        r.way.told = lambda: r.engine("d1").held or r.engine("d2").held
         await r.gateway.offer(a_request(stopping=Stopping(max_tokens=3)))
         await until(lambda: r.gateway.handed_off)
         taken = r.gateway.handed_off[0].decode
