@@ -10,8 +10,8 @@ PREFIX: Final = "baton"
 GATEWAYS: Final = "gateways"
 """Queue group of the gateways on `requests`: one of them takes each client request and acknowledges at once."""
 
-SCENARIO_NAME: Final = re.compile(r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")
-INSTANCE_NAME: Final = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+SCENARIO_NAME: Final = re.compile(r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")
+INSTANCE_NAME: Final = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}\Z")
 
 
 class Subjects:
