@@ -34,6 +34,13 @@ class Link:
         """Connect the socket. Raises OSError."""
         await asyncio.get_running_loop().sock_connect(self._sock, address)  # type: ignore[arg-type]  # any family's
 
+    async def accept(self) -> socket.socket:
+        """The next connection of a listening socket. Raises OSError. A cancellation loses none, as the loop's would."""
+        while True:
+            await self.readable()
+            with suppress(BlockingIOError):
+                return self._sock.accept()[0]
+
     async def readable(self) -> None:
         """Return when there is something to read or the connection ended."""
         loop = asyncio.get_running_loop()

@@ -7,8 +7,8 @@ only. On another address the ticket is what authorises a push: see `tcp`.
 
 import asyncio
 import logging
-import socket
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, Self
 
 from shared.config import KvSettings
@@ -38,11 +38,11 @@ class Receiver:
         self._tasks = Tasks("kv receiver", limit=2 * (max_idle + settings.max_transfers))
         self._closed = False
         listener = tcp.listen(settings.host, settings.port)
-        self._listeners = [listener]
+        self._listeners = [(Link(listener), False)]
         self.endpoints = [Endpoint(tcp.TRANSPORT, tcp.address_of(listener, advertised))]
         local = shm.listen()
         if local is not None:
-            self._listeners.append(local)
+            self._listeners.append((Link(local), True))
             self.endpoints.insert(0, Endpoint(shm.TRANSPORT, shm.address_of(local)))
 
     @classmethod
@@ -52,8 +52,8 @@ class Receiver:
         Raises ConfigError when the address cannot be listened on.
         """
         receiver = cls(settings, arena, advertised)
-        for listener in receiver._listeners:
-            _ = receiver._tasks.spawn(receiver._accept(listener), name="kv accept")
+        for listener, is_local in receiver._listeners:
+            _ = receiver._tasks.spawn(receiver._accept(listener, local=is_local), name="kv accept")
         return receiver
 
     @property
@@ -77,22 +77,26 @@ class Receiver:
         self._tickets.close(Draining("the KV receiver is closing"))
         stuck = await self._tasks.close(CLOSE_S)
         self._threads.shutdown(wait=not stuck)
-        for listener in self._listeners:
+        for listener, _ in self._listeners:
             listener.close()
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        local = listener.family not in {socket.AF_INET, socket.AF_INET6}
+    async def _accept(self, listener: Link, *, local: bool) -> None:
         while True:
             try:
-                sock, _ = await loop.sock_accept(listener)
+                sock = await listener.accept()
             except OSError as error:  # out of descriptors, or the peer has gone again
                 log.warning("cannot accept a KV connection: %s", error)
                 await asyncio.sleep(_BREATH_S)
                 continue
             link = Link(sock) if local else tcp.accepted(sock)
             try:
-                _ = self._tasks.spawn(self._intake.serve(link, local=local), name="kv connection")
+                task = self._tasks.spawn(self._intake.serve(link, local=local), name="kv connection")
+                task.add_done_callback(partial(_closed, link))
             except Unavailable:  # more connections than may be idle or moving, before their tasks could run
                 link.close()
             await asyncio.sleep(0)  # let it begin: whoever floods us makes its own connections' room
+
+
+def _closed(link: Link, _: asyncio.Task[None]) -> None:
+    """Also where the task was cancelled before it began."""
+    link.close()
