@@ -138,6 +138,7 @@ class ScenarioSettings:
     engine: str = setting("torch", choices=("torch", "vllm", "sim"))
     prefill: int = setting(1, between=(0, 10_000))
     decode: int = setting(1, between=(0, 10_000))
+    prefill_slots: int = setting(8, between=(1, 65_536))  # prompts one prefill holds, each until its KV has left
     ttft_slo_ms: int = setting(2000, between=ANY)
     tpot_slo_ms: int = setting(200, between=ANY)
     request_timeout_s: float = setting(600.0, between=SECONDS)

@@ -22,7 +22,9 @@ class Prefill:
         standing = await open_standing(instance, stack)
         sender = Sender(standing.arena, instance.config.kv)
         stack.push_async_callback(sender.close)
-        self._worker = worker = PrefillWorker(standing, sender)
+        self._worker = worker = PrefillWorker(
+            standing, sender, instance.config.scenarios[instance.scenario].prefill_slots
+        )
         _ = instance.vital.spawn(worker.watch(), name=f"{instance.id} engine")
         instance.when_broken(lambda: worker.drop(taken_over(instance)))
         await worker.listen(stack)

@@ -16,14 +16,14 @@ from shared.worker.standing import Standing, live, only_watch
 class PrefillWorker:
     """Takes prompts, sends first tokens, hands KV buffers over."""
 
-    def __init__(self, standing: Standing, sender: KvSender) -> None:
+    def __init__(self, standing: Standing, sender: KvSender, slots: int) -> None:
         self._standing = standing
-        info = standing.engine.info
-        self._admission = PrefillAdmission(info.max_sequences, standing.arena.size)
+        slots = min(slots, standing.engine.info.max_sequences)
+        self._admission = PrefillAdmission(slots, standing.arena.size)
         self.roster: Roster[Slot] = standing.roster(self._admission)
         self._prompts = Prompts(standing, self.roster, Handoff(standing, sender), self._free)
         self._slots = Slots(standing, self.roster, self._admission, self._prompts.carry)
-        standing.metrics.gauge("slots", "Requests it can hold", lambda: info.max_sequences)
+        standing.metrics.gauge("slots", "Requests it can hold", lambda: slots)
         standing.metrics.gauge("slots_in_use", "Requests it holds", lambda: len(self.roster))
         standing.metrics.gauge("staging_in_use_bytes", "Reserved KV staging", lambda: standing.arena.in_use)
 
@@ -52,9 +52,9 @@ class PrefillWorker:
 
     def load(self) -> Load:
         """Say what can be taken now."""
-        slots = self._standing.engine.info.max_sequences
-        busy = any(slot.computing for slot in self.roster)
-        return Load(slots=slots, free=self._admission.free, steps=self._standing.engine.load().steps, busy=busy)
+        admission, steps = self._admission, self._standing.engine.load().steps
+        busy = any(slot.computing for slot in self.roster)  # one that only waits for a decode makes no steps
+        return Load(slots=admission.slots, free=admission.free, steps=steps, busy=busy)
 
     def _free(self, slot: Slot) -> None:
         slot.staging.release()

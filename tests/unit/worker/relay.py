@@ -271,7 +271,7 @@ async def relay(*, decodes: tuple[str, ...] = ("d1",), info: EngineInfo = INFO) 
     async with AsyncExitStack() as stack:
         gateway = Gateway(hub.bus("gateway"))
         await gateway.listen()
-        prefill = PrefillWorker(standings["p1"], way)
+        prefill = PrefillWorker(standings["p1"], way, slots=8)
         workers = {name: DecodeWorker(standings[name], _Receiver(way, standings[name].arena)) for name in decodes}
         watching = Tasks("watching")
         for standing in standings.values():
