@@ -16,6 +16,9 @@ from shared.messages import Sampling, Stopping, pack_tokens
 
 MAX_PARAMETER_BYTES = 64 * 1024
 """Of stop strings, stop tokens and biases together: they travel with the prompt in one message."""
+_SAMPLING = (
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ async def plan_chat(request: ChatRequest, prompter: Prompter) -> list[Plan]:
     tokens = await prompter.chat(request.messages, request.chat_template_kwargs)
     wanted = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     alternatives = (request.top_logprobs or 0) if request.logprobs else None
-    return _spread(request, prompter, [tokens], wanted, alternatives)
+    # a model without a token to end a turn would go on and speak for the user too
+    return _spread(request, prompter, [tokens], wanted, alternatives, stop=prompter.spec.default_stop)
 
 
 async def plan_completion(request: CompletionRequest, prompter: Prompter) -> list[Plan]:
@@ -46,15 +50,22 @@ async def plan_completion(request: CompletionRequest, prompter: Prompter) -> lis
 
 
 def _spread(
-    request: Parameters, prompter: Prompter, prompts: list[list[int]], wanted: int | None, alternatives: int | None
+    request: Parameters,
+    prompter: Prompter,
+    prompts: list[list[int]],
+    wanted: int | None,
+    alternatives: int | None,
+    *,
+    stop: tuple[str, ...] = (),
 ) -> list[Plan]:
+    param = "messages" if isinstance(request, ChatRequest) else "prompt"
     seed = secrets.randbits(63) if request.seed is None else request.seed
     plans = []
     for tokens in prompts:
-        stopping = _stopping(request, prompter.room(len(tokens), wanted))
+        stopping = _stopping(request, prompter.room(len(tokens), wanted, param), stop)
         packed = pack_tokens(tokens)
         for choice in range(request.n or 1):
-            sampling = _sampling(request, prompter.tokenizer.vocabulary, seed, choice, alternatives)
+            sampling = _sampling(request, prompter, seed=seed, choice=choice, logprobs=alternatives)
             plans.append(Plan(packed, sampling, stopping, first_of_prompt=choice == 0))
     size = len(msgspec.msgpack.encode((plans[0].sampling, plans[0].stopping)))
     if size > MAX_PARAMETER_BYTES:
@@ -62,27 +73,25 @@ def _spread(
     return plans
 
 
-def _stopping(request: Parameters, max_tokens: int) -> Stopping:
+def _stopping(request: Parameters, max_tokens: int, more: tuple[str, ...]) -> Stopping:
     if (request.min_tokens or 0) > max_tokens:
         raise BadRequest(f"min_tokens is greater than the {max_tokens} tokens that may be generated", "min_tokens")
     stop = [request.stop] if isinstance(request.stop, str) else (request.stop or [])
     return Stopping(
         max_tokens=max_tokens,
         min_tokens=request.min_tokens or 0,
-        stop=stop,
+        stop=[*stop, *(one for one in more if one not in stop)],
         stop_token_ids=request.stop_token_ids or [],
         ignore_eos=bool(request.ignore_eos),
     )
 
 
-def _sampling(request: Parameters, vocabulary: int, seed: int, choice: int, alternatives: int | None) -> Sampling:
-    bias = request.logit_bias or {}
+def _sampling(request: Parameters, prompter: Prompter, **fixed: int | None) -> Sampling:
+    """Take what the client says, else what the model's own configuration says, else OpenAI's defaults."""
+    bias, vocabulary = request.logit_bias or {}, prompter.tokenizer.vocabulary
     if bias and max(bias) >= vocabulary:
         raise BadRequest(f"token {max(bias)} is not in the vocabulary of {vocabulary} tokens", "logit_bias")
-    given: dict[str, Any] = {
-        name: value
-        for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
-        if (value := getattr(request, name)) is not None
-    }
-    top_k = max(0, request.top_k or 0)  # -1 is how some clients say "off"
-    return Sampling(**given, top_k=top_k, logit_bias=bias, seed=seed, choice=choice, logprobs=alternatives)
+    said: dict[str, Any] = {**prompter.spec.sampling}
+    said |= {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
+    said["top_k"] = max(0, int(said.get("top_k", 0)))  # -1 is how some clients say "off"
+    return Sampling(**said, **fixed, logit_bias=bias)  # type: ignore[arg-type]  # names are Sampling's own

@@ -29,6 +29,7 @@ class Prompter:
 
     def __init__(self, spec: ModelSpec, tokenizer: Tokenizer, threads: ThreadPoolExecutor) -> None:
         self.context = min(spec.context, MAX_TOKENS_BYTES // 4)
+        self.spec = spec
         self.tokenizer = tokenizer
         self._threads = threads
         bos = "" if spec.bos_id is None else tokenizer.piece(spec.bos_id)[0]
@@ -79,7 +80,7 @@ class Prompter:
             raise BadRequest(f"token {max(tokens)} is not in the vocabulary of {limit} tokens", param)
         return self._usable(tokens, param)
 
-    def room(self, prompt_tokens: int, wanted: int | None) -> int:
+    def room(self, prompt_tokens: int, wanted: int | None, param: str) -> int:
         """Tokens to generate at most: what was asked for, else what the context leaves. Raises ContextTooLong."""
         left = self.context - prompt_tokens
         if wanted is None and left > 0:
@@ -89,7 +90,7 @@ class Prompter:
             raise ContextTooLong(
                 f"This model's maximum context length is {self.context} tokens. However, you requested "
                 f"{prompt_tokens + (wanted or 1)} tokens ({asked}). Please reduce either.",
-                "max_tokens" if left > 0 else "messages",
+                "max_tokens" if left > 0 else param,
             )
         return wanted
 

@@ -44,6 +44,7 @@ class Gateway:
     async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
         """Load tokenizers, connect the parts, subscribe, listen."""
         config = instance.config
+        self._instance = instance
         self._bound = config.gateway.max_streams
         threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="prompt")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
@@ -66,7 +67,7 @@ class Gateway:
         self._desk = Desk(self._relay, scenarios, config.gateway, metrics, instance.telemetry.tracer)
         self._observe(metrics, scenarios)
         await self._open_bus(instance, scenarios, stack)
-        await self._open_http(instance, scenarios, metrics, stack)
+        await self._open_http(instance, metrics, stack)
         _ = instance.vital.spawn(self._sweep(), name="sweep")
 
     def _observe(self, metrics: Metrics, scenarios: Scenarios) -> None:
@@ -93,19 +94,18 @@ class Gateway:
         instance.telemetry.expose("baton_gateway_frames", self._relay.records.counts)
         instance.telemetry.expose("baton_gateway_nats", self._nats.counts)
 
-    async def _open_http(
-        self, instance: Instance, scenarios: Scenarios, metrics: Metrics, stack: AsyncExitStack
-    ) -> None:
-        def why_not_ready() -> str:
-            return instance.why_not_ready() or self._why_no_worker(scenarios)
-
+    async def _open_http(self, instance: Instance, metrics: Metrics, stack: AsyncExitStack) -> None:
         settings = instance.config.gateway
-        self._http = HttpEntrance(self._desk, settings, metrics, instance.telemetry, why_not_ready)
+        self._http = HttpEntrance(self._desk, settings, metrics, instance.telemetry, self.why_not_ready)
         self.port = await listen(self._http.handle, settings, stack)
 
-    def _why_no_worker(self, scenarios: Scenarios) -> str:
+    def why_not_ready(self) -> str:
+        """Say why a request would not be served here; nothing when it would."""
+        return self._instance.why_not_ready() or self._why_no_worker()
+
+    def _why_no_worker(self) -> str:
         now = time.monotonic()
-        for scenario in scenarios:
+        for scenario in self._desk.scenarios:
             if all(self._view.rank(scenario.name, role, now) for role in (Role.PREFILL, Role.DECODE)):
                 return ""
         return "no scenario has both a prefill and a decode"

@@ -1,0 +1,213 @@
+"""A real gateway over real NATS and Redis, and a fleet without a model that does what a test tells it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+from services.gateway.service import Gateway
+from shared.bus import Delivery
+from shared.config import (
+    Config,
+    FleetSettings,
+    GatewaySettings,
+    InstanceSettings,
+    Nats,
+    RedisSettings,
+    ScenarioSettings,
+)
+from shared.errors import Code
+from shared.lifecycle import serve
+from shared.messages import (
+    Accepted,
+    Cancel,
+    Failed,
+    Finish,
+    Finished,
+    Frame,
+    Group,
+    HandedOff,
+    Logprobs,
+    Member,
+    PrefillRequest,
+    Rejected,
+    Request,
+    Role,
+    ScenarioMap,
+    State,
+    Status,
+    TokenLogprob,
+    decode,
+)
+from shared.nats_bus import NatsBus
+from shared.stopping import Stopping
+from shared.subjects import Subjects
+
+EPOCH = (1, 1)
+WORDS = ["Once", " upon", " a", " time", "\U0001f469\u200d", "\U0001f680", ' "there"', "\n", "was", "."]
+
+
+class Fleet:
+    """One prefill and one decode. Every request gets WORDS, as far as max_tokens allows, from where it stands."""
+
+    def __init__(self, bus: NatsBus, subjects: Subjects) -> None:
+        self.bus, self.subjects = bus, subjects
+        self.requests: list[Request] = []
+        self.cancels: list[Cancel] = []
+        self.rejects: Rejected | None = None
+        self.accepts = asyncio.Event()
+        self.may_speak = asyncio.Event()  # nothing is generated while it is clear
+        self.fails_at: dict[tuple[int, int], Failed] = {}  # by (attempt, index)
+        self.present = True
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.calm()
+
+    def calm(self) -> None:
+        """Forget what a test had told."""
+        self.requests.clear()
+        self.cancels.clear()
+        self.fails_at.clear()
+        self.rejects = None
+        self.accepts.set()
+        self.may_speak.set()
+        self.present = True
+
+    async def open(self) -> None:
+        await self.bus.subscribe(self.subjects.prefill("chat", "p1"), self._on_offer)
+        await self.bus.subscribe(self.subjects.cancel("chat"), lambda d: self.cancels.append(decode(d.data, Cancel)))
+        self._spawn(self._beat())
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work) -> None:  # noqa: ANN001
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+
+    async def _beat(self) -> None:
+        number = 0
+        while True:
+            number += 1
+            group = Group("g1", [Member("p1", EPOCH)], [Member("d1", EPOCH)])
+            shown = ScenarioMap("chat", number, EPOCH, [group] if self.present else [])
+            await self.bus.publish(self.subjects.map("chat"), shown)
+            for name, role in (("p1", Role.PREFILL), ("d1", Role.DECODE)):
+                status = Status(name, EPOCH, role, State.READY, "chat", "g1", 64, 64, number=number)
+                await self.bus.publish(self.subjects.status("chat", name), status)
+            await asyncio.sleep(0.05)
+
+    def _on_offer(self, delivery: Delivery) -> None:
+        self._spawn(self._serve(delivery, decode(delivery.data, PrefillRequest).request))
+
+    async def _serve(self, delivery: Delivery, request: Request) -> None:
+        self.requests.append(request)
+        await self.accepts.wait()
+        if self.rejects is not None:
+            await self.bus.respond(delivery, replace_rejected(self.rejects, request))
+            return
+        await self.bus.respond(delivery, Accepted(request.request_id, request.attempt, "p1", EPOCH))
+        await self.may_speak.wait()
+        handed = HandedOff(request.stream, request.request_id, request.attempt, "d1", EPOCH)
+        await self.bus.publish(self.subjects.frames(request.gateway), handed)
+        last = min(len(WORDS), request.stopping.max_tokens)
+        for index in range(request.generated, last):
+            if failure := self.fails_at.get((request.attempt, index)):
+                await self._frame(request, ended=[replace_failed(failure, request)])
+                return
+            await self._frame(request, index)
+        reason = Finish.LENGTH if last == request.stopping.max_tokens else Finish.STOP
+        await self._frame(
+            request, ended=[Finished(request.stream, request.attempt, reason, last, request.prompt_tokens, 1)]
+        )
+
+    async def _frame(self, request: Request, index: int | None = None, **more: object) -> None:
+        entries = [] if index is None else [index]
+        texts = [WORDS[k] for k in entries]
+        if request.sampling.logprobs is not None and entries:
+            said = TokenLogprob(entries[0], -0.5, texts[0], texts[0].encode())
+            more["logprobs"] = [Logprobs(0, said, [said] * request.sampling.logprobs)]
+        frame = Frame(
+            "d1",
+            EPOCH,
+            [request.stream] * len(entries),
+            [request.attempt] * len(entries),
+            entries,
+            entries,
+            texts,
+            **more,
+        )  # type: ignore[arg-type]
+        await self.bus.publish(self.subjects.frames(request.gateway), frame, traced=False)
+
+
+def replace_rejected(said: Rejected, request: Request) -> Rejected:
+    return Rejected(request.request_id, request.attempt, "p1", said.code, said.message, said.retryable)
+
+
+def replace_failed(said: Failed, request: Request) -> Failed:
+    return Failed(request.stream, request.attempt, said.code, said.message, said.retryable)
+
+
+def failed(code: Code, *, retryable: bool) -> Failed:
+    return Failed(0, 0, code, "as the test wants it", retryable)
+
+
+class House:
+    """The gateway, its address, and the fleet behind it."""
+
+    def __init__(self, gateway: Gateway, fleet: Fleet, bus: NatsBus, subjects: Subjects) -> None:
+        self.gateway, self.fleet, self.bus, self.subjects = gateway, fleet, bus, subjects
+        self.port = gateway.port
+        self.url = f"http://127.0.0.1:{gateway.port}"
+
+    async def until(self, condition: Callable[[], bool], what: str, within_s: float = 5.0) -> None:
+        """Wait for a condition, with a deadline."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not condition():  # noqa: ASYNC110  the gateway's insides announce nothing
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise AssertionError(f"{what} did not come within {within_s:g} s") from None
+
+    async def empty(self) -> None:
+        """Nothing of any request is left in the gateway."""
+        relay = self.gateway._relay
+        await self.until(
+            lambda: (
+                not (len(relay) or len(relay.records) or self.gateway._desk.in_flight or self.gateway._dispatcher.open)
+            ),
+            "an empty gateway",
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_house(nats: Nats, redis: RedisSettings, **settings: object) -> AsyncIterator[House]:
+    """Start everything; ready when a request would be served."""
+    fleet_settings = FleetSettings(offer_timeout_s=1.0, progress_s=2.0, heartbeat_s=0.1, drain_s=2.0)
+    config = Config(
+        nats=nats,
+        redis=redis,
+        gateway=GatewaySettings(port=0, **settings),  # type: ignore[arg-type]
+        fleet=fleet_settings,
+        scenario={"chat": ScenarioSettings("sim", engine="sim", request_timeout_s=20.0)},
+        instance=InstanceSettings(id="gateway-1"),
+    )
+    bus = await NatsBus.open(replace(nats), service="tests")
+    subjects = Subjects(nats.prefix)
+    fleet = Fleet(bus, subjects)
+    await fleet.open()
+    gateway, stopping = Gateway(), Stopping()
+    life = asyncio.ensure_future(serve(gateway, config, stopping))
+    try:
+        deadline = asyncio.get_running_loop().time() + 10
+        while not gateway.port or gateway.why_not_ready():
+            assert not life.done(), "the gateway stopped"
+            assert asyncio.get_running_loop().time() < deadline, "the gateway does not get ready"
+            await asyncio.sleep(0.01)
+        yield House(gateway, fleet, bus, subjects)
+    finally:
+        stopping.ask("the tests are over")
+        assert await life == 0
+        await fleet.close()
+        await bus.close()
