@@ -145,7 +145,9 @@ class _Reading:
         value = default if value is None else value
         if type(value) is int and value > 0:
             return value
-        self._faults.append(f"{key} is {'missing' if value is None else repr(value)}; it must be a whole number above 0")
+        self._faults.append(
+            f"{key} is {'missing' if value is None else repr(value)}; it must be a whole number above 0"
+        )
         return 1
 
     def _number(self, key: str, default: float) -> float:
@@ -178,9 +180,7 @@ class _Reading:
         config = self._config
         if family == "mistral":
             return [True] * number
-        if family in ("qwen2", "qwen3") and not config.get("use_sliding_window"):
-            return [False] * number
-        if family == "llama":
+        if family == "llama" or (family in ("qwen2", "qwen3") and not config.get("use_sliding_window")):
             return [False] * number
         types = config.get("layer_types")
         if types is None and family == "gemma3_text":
@@ -219,13 +219,15 @@ class _Reading:
                 case "linear":
                     return Rope(theta, float(scaling["factor"]))
                 case "llama3":
-                    original = scaling.get("original_max_position_embeddings", self._config.get("max_position_embeddings"))
+                    original = scaling.get(
+                        "original_max_position_embeddings", self._config.get("max_position_embeddings")
+                    )
                     low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
                     return Rope(theta, float(scaling["factor"]), low, high, int(original))
+                case _:
+                    self._faults.append(f"rope_type {kind!r} is not supported; known: default, linear, llama3")
         except (KeyError, TypeError, ValueError) as error:
             self._faults.append(f"rope scaling {kind!r} lacks a proper {error}")
-            return Rope(theta)
-        self._faults.append(f"rope_type {kind!r} is not supported; known: default, linear, llama3")
         return Rope(theta)
 
     def _eos_ids(self) -> frozenset[int]:

@@ -112,8 +112,8 @@ class Geometry:
         return self._cache.block_rows(self._device.upload(torch.from_numpy(tables.reshape(-1))))
 
     def _mask(self, visible: NDArray[np.bool_]) -> Tensor:
-        mask = torch.from_numpy(np.where(visible, np.float32(0), np.float32(-np.inf)))
-        return self._device.upload(mask.to(self._dtype))
+        mask = torch.from_numpy(np.where(visible, np.float32(0), np.float32(-np.inf))).to(self._dtype)
+        return self._device.upload(mask)
 
 
 def attend(queries: Tensor, cache: Cache, layer: int, parts: list[Part], scale: float) -> Tensor:

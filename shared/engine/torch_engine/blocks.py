@@ -68,7 +68,7 @@ class Blocks:
         return found
 
     def publish(self, block: int, digest: Digest) -> None:
-        """The held block now has the content that `digest` names. The first block of equal ones stays the indexed one."""
+        """The held block now has the content that `digest` names. Of equal blocks the first stays the indexed one."""
         if digest not in self._block and block not in self._digest:
             self._block[digest] = block
             self._digest[block] = digest

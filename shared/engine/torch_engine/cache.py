@@ -20,11 +20,11 @@ class Cache:
         self.layout = layout
         self._device = device
         # zeros, because padding is read: masked out, it must still be a number
-        self._blocks = torch.zeros(layout.shape(number + 1), dtype=dtype, device=device.torch)
+        self._blocks = torch.zeros(layout.shape(number + 1), dtype=dtype, device=device.where)
         width = layout.kv_heads * layout.head_dim
         self._by_token = self._blocks.view(-1, width)  # one row per block, layer, kind and token
         self._by_block = self._blocks.view(-1, layout.block_tokens * width)  # one row per block, layer and kind
-        self._scratch = torch.empty((2, 0, layout.block_tokens * width), dtype=dtype, device=device.torch)
+        self._scratch = torch.empty((2, 0, layout.block_tokens * width), dtype=dtype, device=device.where)
 
     def token_rows(self, blocks: Tensor, offsets: Tensor) -> Tensor:
         """[2 * layers, tokens]: where each layer's keys (even rows) and values (odd rows) of the tokens are written."""
@@ -54,19 +54,21 @@ class Cache:
     def clear(self, blocks: Sequence[int]) -> None:
         """Set blocks to zero, so that what an earlier sequence left in them is neither read nor exported."""
         if blocks:
-            self._blocks.index_fill_(0, torch.tensor(blocks, device=self._device.torch), 0)
+            self._blocks.index_fill_(0, torch.tensor(blocks, device=self._device.where), 0)
 
     def export(self, blocks: Sequence[int], buffer: memoryview) -> None:
         """Gather the blocks into the buffer, whose size is exactly theirs."""
         target = torch.frombuffer(buffer, dtype=self._blocks.dtype).view(self.layout.shape(len(blocks)))
-        self._device.gather(self._blocks, torch.tensor(blocks, device=self._device.torch), target)
+        self._device.gather(self._blocks, torch.tensor(blocks, device=self._device.where), target)
 
     def take_in(self, blocks: Sequence[int], tokens: int, buffer: memoryview) -> None:
-        """Scatter a buffer that `export` filled into the blocks that hold so many tokens; the rest of `blocks` is zero."""
+        """Scatter a buffer of so many tokens, made by `export`, into the first of `blocks`; the others become zero."""
         used, over = divmod(tokens, self.layout.block_tokens)
         number = used + bool(over)
+        if buffer.readonly:  # torch has no read-only tensors
+            buffer = memoryview(bytearray(buffer))
         source = torch.frombuffer(buffer, dtype=self._blocks.dtype).view(self.layout.shape(number))
-        self._device.scatter(self._blocks, torch.tensor(blocks[:number], device=self._device.torch), source)
+        self._device.scatter(self._blocks, torch.tensor(blocks[:number], device=self._device.where), source)
         if over:  # beyond the last token nothing that the sender left may be read
             self._blocks[blocks[used], :, :, over:] = 0
         self.clear(blocks[number:])

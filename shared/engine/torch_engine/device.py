@@ -5,7 +5,7 @@ Owns the choice of dtype, the way host memory goes to the device and back, and w
 
 import importlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -19,7 +19,7 @@ MEBIBYTE: Final = 1 << 20
 class Device:
     """Where the engine computes."""
 
-    torch: torch.device
+    where: torch.device
     default_dtype: torch.dtype
     packs: bool  # linear layers run faster, and the same for every batch size, over weights packed by oneDNN
     fused_int8_rows: int  # up to so many rows the int8 kernel beats dequantising first
@@ -28,13 +28,13 @@ class Device:
 
     def upload(self, host: torch.Tensor) -> torch.Tensor:
         """Copy a small host tensor to the device, in stream order."""
-        if self.torch.type == "cpu":
+        if self.where.type == "cpu":
             return host
-        return host.pin_memory().to(self.torch, non_blocking=True)
+        return host.pin_memory().to(self.where, non_blocking=True)
 
     def gather(self, source: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> None:
-        """target = source[index], the target in host memory. Complete when it returns."""
-        if self.torch.type == "cpu":
+        """Copy source[index] to the target in host memory. Complete when it returns."""
+        if self.where.type == "cpu":
             torch.index_select(source, 0, index, out=target)
             return
         staging = torch.empty(target.shape, dtype=target.dtype, pin_memory=True)
@@ -43,23 +43,23 @@ class Device:
         target.copy_(staging)
 
     def scatter(self, target: torch.Tensor, index: torch.Tensor, source: torch.Tensor) -> None:
-        """target[index] = source, the source in host memory and free when it returns."""
-        if self.torch.type != "cpu":
+        """Set target[index] to the source in host memory, which is free when it returns."""
+        if self.where.type != "cpu":
             staging = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
             staging.copy_(source)
-            source = staging.to(self.torch, non_blocking=True)
+            source = staging.to(self.where, non_blocking=True)
             self.synchronize()
         target.index_copy_(0, index, source)
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was told."""
-        if self.torch.type != "cpu":
-            getattr(torch, self.torch.type).synchronize(self.torch)
+        if self.where.type != "cpu":
+            getattr(torch, self.where.type).synchronize(self.where)
 
     def clear(self) -> None:
         """Hand freed memory back to the device."""
-        if self.torch.type != "cpu":
-            getattr(torch, self.torch.type).empty_cache()
+        if self.where.type != "cpu":
+            getattr(torch, self.where.type).empty_cache()
 
 
 def resolve(name: str, threads: int = 0) -> Device:
@@ -73,7 +73,7 @@ def resolve(name: str, threads: int = 0) -> Device:
         return _cpu()
     if kind == "npu":
         _import_npu()
-    module = getattr(torch, kind)
+    module: Any = vars(torch)[kind]  # torch.npu is there once torch_npu is imported
     try:
         if not module.is_available():
             raise ConfigError([f"engine_options.device: this machine offers torch no {kind} device"])
@@ -100,4 +100,6 @@ def _import_npu() -> None:
     try:
         importlib.import_module("torch_npu")
     except ImportError as error:
-        raise ConfigError(["engine_options.device: npu needs the package torch_npu (pip install baton[ascend])"]) from error
+        raise ConfigError(
+            ["engine_options.device: npu needs the package torch_npu (pip install baton[ascend])"]
+        ) from error

@@ -21,6 +21,7 @@ class Norm:
     eps: float
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
         return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
@@ -45,6 +46,7 @@ class Rotation:
 
     @classmethod
     def at(cls, positions: Tensor, frequency: Tensor, dtype: torch.dtype) -> "Rotation":
+        """For the positions [rows]."""
         angles = positions[:, None].float() * frequency
         cos, sin = angles.cos(), angles.sin()
         return cls(torch.cat((cos, cos), -1)[:, None].to(dtype), torch.cat((-sin, sin), -1)[:, None].to(dtype))
@@ -69,8 +71,9 @@ class Attention:
     key_norm: Norm | None
 
     def __call__(self, x: Tensor, rotation: Rotation, cache: Cache, token_rows: Tensor, parts: list[Part]) -> Tensor:
+        """Write the rows' keys and values, then attend."""
         heads = self.project(x).view(x.shape[0], -1, self.head_dim)
-        queries, keys, values = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        queries, keys, values = heads.split_with_sizes((self.heads, self.kv_heads, self.kv_heads), dim=1)
         if self.query_norm and self.key_norm:
             queries, keys = self.query_norm(queries), self.key_norm(keys)
         cache.write(self.layer, token_rows, rotation(keys), values)
@@ -86,6 +89,7 @@ class FeedForward:
     activation: str
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
         gate, up = self.gate_and_up(x).chunk(2, dim=-1)
         gate = functional.silu(gate) if self.activation == "silu" else functional.gelu(gate, approximate="tanh")
         return self.down(gate * up)
@@ -103,9 +107,8 @@ class Layer:
     after_feed_forward: Norm | None
 
     def __call__(self, x: Tensor, rotation: Rotation, cache: Cache, token_rows: Tensor, parts: list[Part]) -> Tensor:
+        """Both, each added to what came in."""
         added = self.attention(self.attention_norm(x), rotation, cache, token_rows, parts)
         x = x + (self.after_attention(added) if self.after_attention else added)
         added = self.feed_forward(self.feed_forward_norm(x))
         return x + (self.after_feed_forward(added) if self.after_feed_forward else added)
-
-

@@ -23,7 +23,9 @@ DEQUANTISED_AT_ONCE = 1 << 20
 class Linear(Protocol):
     """A layer x [rows, inputs] -> [rows, outputs]."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
+        ...
 
 
 def linear(device: Device, weight: Tensor, bias: Tensor | None = None, *, quantization: str = "none") -> Linear:
@@ -43,6 +45,7 @@ class Dense:
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
         return functional.linear(x, self._weight, self._bias)
 
 
@@ -50,13 +53,18 @@ class Packed:
     """The weight reordered once for oneDNN."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), EXPECTED_ROWS)
+        self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001  torch offers it no other way
+            weight.contiguous(), EXPECTED_ROWS
+        )
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
         single = x.shape[0] == 1
         rows = x.expand(2, -1).contiguous() if single else x
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
+            rows, self._weight, self._bias, "none", [], ""
+        )
         return y[:1] if single else y
 
 
@@ -76,10 +84,12 @@ class Int8:
         self._fused_rows = fused_rows
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
         if x.shape[0] <= self._fused_rows:
-            y: Tensor = torch._weight_int8pack_mm(x.to(torch.bfloat16), self._quantised, self._fused_scale).to(x.dtype)
+            fused = torch._weight_int8pack_mm  # noqa: SLF001  torch offers it no other way
+            y: Tensor = fused(x.to(torch.bfloat16), self._quantised, self._fused_scale).to(x.dtype)
         else:
-            outputs = max(1, DEQUANTISED_AT_ONCE // x.shape[1])
-            pieces = [functional.linear(x, piece.to(x.dtype)) for piece in self._quantised.split(outputs)]
+            number = max(1, self._quantised.numel() // DEQUANTISED_AT_ONCE)
+            pieces = [functional.linear(x, piece.to(x.dtype)) for piece in self._quantised.chunk(number)]
             y = torch.cat(pieces, dim=1) * self._scale
         return y if self._bias is None else y + self._bias

@@ -19,7 +19,9 @@ from shared.engine.torch_engine.weights import Checkpoint
 class Model:
     """Embedding, layers, norm, head."""
 
-    def __init__(self, architecture: Architecture, embedding: Tensor, layers: list[Layer], norm: Norm, head: Linear) -> None:
+    def __init__(
+        self, architecture: Architecture, embedding: Tensor, layers: list[Layer], norm: Norm, head: Linear
+    ) -> None:
         self.architecture = architecture
         self._embedding = embedding
         self._layers = layers
@@ -53,7 +55,13 @@ class Loader:
     """Builds a model, taking each tensor from the checkpoint once."""
 
     def __init__(
-        self, architecture: Architecture, checkpoint: Checkpoint, device: Device, dtype: torch.dtype, quantization: str
+        self,
+        architecture: Architecture,
+        checkpoint: Checkpoint,
+        device: Device,
+        dtype: torch.dtype,
+        *,
+        quantization: str,
     ) -> None:
         self._a = architecture
         self._checkpoint = checkpoint
@@ -70,11 +78,11 @@ class Loader:
         return Model(a, embedding, layers, self._norm("model.norm"), self._linear(head, None))
 
     def _tensor(self, name: str, *shape: int) -> Tensor:
-        return self._checkpoint.tensor(name, shape, self._dtype).to(self._device.torch)
+        return self._checkpoint.tensor(name, shape, self._dtype).to(self._device.where)
 
     def _norm(self, name: str, size: int | None = None) -> Norm:
         weight = self._checkpoint.tensor(f"{name}.weight", (size or self._a.hidden,), torch.float32)
-        return Norm((weight + self._a.norm_offset).to(self._dtype).to(self._device.torch), self._a.eps)
+        return Norm((weight + self._a.norm_offset).to(self._dtype).to(self._device.where), self._a.eps)
 
     def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
         return linear(self._device, weight, bias, quantization=self._quantization)

@@ -8,23 +8,21 @@ from pathlib import Path
 
 import torch
 
-from shared.engine import EngineInfo, EngineLoad, Prefilled, Sampled, Sequence
-from shared.engine.torch_engine.architecture import Architecture, read_architecture
+from shared.engine import EngineLoad, Prefilled, Sampled, Sequence
+from shared.engine.torch_engine.architecture import read_architecture
 from shared.engine.torch_engine.attention import Geometry
 from shared.engine.torch_engine.batch import lay_out
 from shared.engine.torch_engine.blocks import Blocks
 from shared.engine.torch_engine.cache import Cache
-from shared.engine.torch_engine.device import DTYPES, MEBIBYTE, resolve
+from shared.engine.torch_engine.device import DTYPES, resolve
 from shared.engine.torch_engine.model import Loader
 from shared.engine.torch_engine.options import EngineOptions
-from shared.engine.torch_engine.penalties import History, penalises
 from shared.engine.torch_engine.sampling import Draw, Drawn, sample
 from shared.engine.torch_engine.scheduler import Plan, Scheduler
-from shared.engine.torch_engine.sequence import Run
-from shared.engine.torch_engine.weights import Checkpoint, identity
-from shared.errors import BadRequest, BatonError, ConfigError, ContextTooLong, EngineFailed, KvRefused, Overloaded
-from shared.kv.layout import KvLayout
-from shared.messages import Finish
+from shared.engine.torch_engine.sequence import Run, check
+from shared.engine.torch_engine.sizing import engine_info, kv_layout
+from shared.engine.torch_engine.weights import Checkpoint
+from shared.errors import BadRequest, BatonError, EngineFailed, KvRefused, Overloaded
 
 
 @dataclass(slots=True)
@@ -43,15 +41,15 @@ class Runner:
     def __init__(self, directory: Path, options: EngineOptions, eos_ids: frozenset[int]) -> None:
         self._device = resolve(options.device, options.threads)
         self._architecture = read_architecture(directory)
-        dtype = DTYPES.get(options.dtype, self._device.default_dtype)
-        layout = _layout(directory, self._architecture, options, dtype)
-        number = options.num_blocks or options.kv_cache_mb * MEBIBYTE // layout.block_bytes
-        self.info = _info(directory, self._architecture, options, layout, number, eos_ids)
+        dtype = self._device.default_dtype if options.dtype == "auto" else DTYPES[options.dtype]
+        layout = kv_layout(directory, self._architecture, options, str(dtype).removeprefix("torch."))
+        self.info = engine_info(directory.name, self._architecture, options, layout, eos_ids=eos_ids)
         with torch.inference_mode(), Checkpoint(directory) as checkpoint:
-            self._model = Loader(self._architecture, checkpoint, self._device, dtype, options.quantization).model()
-            self._cache = Cache(layout, number, dtype, self._device)
+            loader = Loader(self._architecture, checkpoint, self._device, dtype, quantization=options.quantization)
+            self._model = loader.model()
+            self._cache = Cache(layout, self.info.blocks, dtype, self._device)
         self._geometry = Geometry(self._cache, self._device, dtype)
-        self._blocks = Blocks(number)
+        self._blocks = Blocks(self.info.blocks)
         self._scheduler = Scheduler(
             self._blocks,
             block_size=options.block_size,
@@ -73,22 +71,23 @@ class Runner:
 
     def add_prefill(self, sequence: Sequence, buffer: memoryview) -> None:
         """Take in a prompt. Raises BadRequest or Overloaded."""
-        self._check(sequence)
-        if buffer.nbytes != self.info.kv_bytes(len(sequence.tokens)) or buffer.readonly:
-            raise BadRequest(f"the KV buffer has {buffer.nbytes} bytes, not {self.info.kv_bytes(len(sequence.tokens))}")
-        self._scheduler.add_prefill(self._run(sequence, buffer))
+        check(sequence, self.info, self._architecture.vocabulary)
+        expected = self.info.kv_bytes(len(sequence.tokens))
+        if buffer.nbytes != expected or buffer.readonly:
+            raise BadRequest(f"the KV buffer must be writable and have {expected} bytes; it has {buffer.nbytes}")
+        self._scheduler.add_prefill(Run(sequence, buffer))
 
     def insert(self, sequence: Sequence, kv_tokens: int, buffer: memoryview) -> None:
         """Take in a sequence with its KV. Raises BadRequest, Overloaded or KvRefused."""
-        self._check(sequence)
+        check(sequence, self.info, self._architecture.vocabulary)
         if kv_tokens != len(sequence.tokens) - 1 or kv_tokens < 1:
             raise KvRefused("length", f"KV of {kv_tokens} tokens cannot continue {len(sequence.tokens)} tokens")
         if buffer.nbytes != self.info.kv_bytes(kv_tokens):
             raise KvRefused("length", f"{buffer.nbytes} bytes are not the KV of {kv_tokens} tokens")
-        run = self._run(sequence, None)
+        run = Run(sequence)
         self._scheduler.add_decode(run, kv_tokens)
         with torch.inference_mode():
-            self._cache.take_in(run.blocks, kv_tokens, memoryview(bytearray(buffer)) if buffer.readonly else buffer)
+            self._cache.take_in(run.blocks, kv_tokens, buffer)
 
     def release(self, key: str) -> None:
         """Forget a sequence; unknown keys are fine."""
@@ -96,10 +95,10 @@ class Runner:
 
     def step(self) -> Outcome:
         """Run what the scheduler picks and sample."""
-        with torch.inference_mode():
-            plan = self._scheduler.schedule()
-            outcome = Outcome(failed=[(run.key, _preempted()) for run in plan.preempted])
-            if plan:
+        plan = self._scheduler.schedule()
+        outcome = Outcome(failed=[(run.key, _pushed_out()) for run in plan.preempted])
+        if plan:
+            with torch.inference_mode():
                 self._compute(plan, outcome)
         return outcome
 
@@ -120,7 +119,11 @@ class Runner:
         self._cache.clear(plan.fresh)
         batch = lay_out(plan, self._architecture.kinds, self._cache, self._geometry, self._device)
         logits = self._model.forward(batch, self._cache)
-        drawn = sample(logits, [self._draw(run) for run in batch.samples], self._device) if batch.samples else []
+        draws = [
+            Draw(run.request.sampling, len(run.tokens), run.history, run.banned(self.info.eos_ids))
+            for run in batch.samples
+        ]
+        drawn = sample(logits, draws, self._device)
         self._scheduler.advance(plan)
         self._steps += 1
         for run, what in zip(batch.samples, drawn, strict=True):
@@ -134,10 +137,8 @@ class Runner:
                 outcome.prompts.add(run.key)
             self._scheduler.drop(run.key)
             return
-        run.tokens.append(drawn.token_id)
-        if run.history is not None:
-            run.history.add(drawn.token_id)
-        finish, stop_token = self._ending(run, drawn.token_id)
+        run.append(drawn.token_id)
+        finish, stop_token = run.ending(self.info)
         sampled = Sampled(run.key, drawn.token_id, finish, stop_token, drawn.alternatives)
         if run.buffer is not None:
             outcome.prefilled.append((run.key, Prefilled(sampled, run.cached)))
@@ -146,78 +147,6 @@ class Runner:
         if finish is not None:
             self._scheduler.drop(run.key)
 
-    def _ending(self, run: Run, token: int) -> tuple[Finish | None, int | None]:
-        stopping = run.request.stopping
-        if (token in self.info.eos_ids and not stopping.ignore_eos) or token in stopping.stop_token_ids:
-            return Finish.STOP, token
-        if run.generated >= stopping.max_tokens or len(run.tokens) >= self.info.context:
-            return Finish.LENGTH, None
-        return None, None
 
-    def _draw(self, run: Run) -> Draw:
-        stopping = run.request.stopping
-        banned: set[int] = set()
-        if run.generated < stopping.min_tokens:
-            banned.update(stopping.stop_token_ids)
-            if not stopping.ignore_eos:
-                banned.update(self.info.eos_ids)
-        return Draw(run.request.sampling, len(run.tokens), run.history, tuple(banned))
-
-    def _run(self, sequence: Sequence, buffer: memoryview | None) -> Run:
-        history = History(sequence.tokens, sequence.prompt_tokens) if penalises(sequence.sampling) else None
-        return Run(sequence.key, list(sequence.tokens), sequence, buffer=buffer, history=history)
-
-    def _check(self, sequence: Sequence) -> None:
-        tokens, vocabulary = sequence.tokens, self._architecture.vocabulary
-        if not tokens or not 1 <= sequence.prompt_tokens <= len(tokens):
-            raise BadRequest(f"{len(tokens)} tokens of which {sequence.prompt_tokens} are the prompt make no sequence")
-        if len(tokens) >= self.info.context:
-            raise ContextTooLong(f"{len(tokens)} tokens leave no room in a context of {self.info.context}")
-        if min(tokens) < 0 or max(tokens) >= vocabulary:
-            raise BadRequest(f"token ids must lie below the vocabulary's size, {vocabulary}")
-        special = (*sequence.sampling.logit_bias, *sequence.stopping.stop_token_ids)
-        if special and not 0 <= min(special) <= max(special) < vocabulary:
-            raise BadRequest(f"logit_bias and stop_token_ids must lie below the vocabulary's size, {vocabulary}")
-
-
-def _preempted() -> BatonError:
+def _pushed_out() -> BatonError:
     return Overloaded("pushed out of the batch: the engine has no free KV block")
-
-
-def _layout(directory: Path, architecture: Architecture, options: EngineOptions, dtype: torch.dtype) -> KvLayout:
-    return KvLayout(
-        model=f"{identity(directory)} {options.quantization}",
-        dtype=str(dtype).removeprefix("torch."),
-        layers=len(architecture.layers),
-        kv_heads=architecture.kv_heads,
-        head_dim=architecture.head_dim,
-        block_tokens=options.block_size,
-    )
-
-
-def _info(
-    directory: Path,
-    architecture: Architecture,
-    options: EngineOptions,
-    layout: KvLayout,
-    blocks: int,
-    eos_ids: frozenset[int],
-) -> EngineInfo:
-    fits = blocks * options.block_size
-    context = options.max_model_len or min(architecture.context, fits)
-    if fits < 2:  # noqa: PLR2004  one token of prompt, one generated
-        raise ConfigError([f"engine_options.kv_cache_mb: {options.kv_cache_mb} MB hold no block; a block has {layout.block_bytes} bytes"])
-    if context > min(architecture.context, fits):
-        raise ConfigError(
-            [f"engine_options.max_model_len: {context} is more than the model's {architecture.context} or the cache's {fits}"]
-        )
-    return EngineInfo(
-        model=directory.name,
-        fingerprint=layout.fingerprint,
-        context=context,
-        block_tokens=options.block_size,
-        block_bytes=layout.block_bytes,
-        blocks=blocks,
-        max_sequences=options.max_num_seqs,
-        eos_ids=eos_ids or architecture.eos_ids,
-    )

@@ -66,7 +66,9 @@ def _sample(logits: Tensor, draws: list[Draw]) -> list[Drawn]:
     ids = torch.where(finite, tokens, -1).tolist()
     alternatives: dict[int, Alternatives] = {}
     if raw is not None:
-        alternatives = dict(zip(reported, _alternatives(raw, [draws[r] for r in reported], [ids[r] for r in reported]), strict=True))
+        alternatives = dict(
+            zip(reported, _alternatives(raw, [draws[r] for r in reported], [ids[r] for r in reported]), strict=True)
+        )
     return [Drawn(token, alternatives.get(row)) for row, token in enumerate(ids)]
 
 

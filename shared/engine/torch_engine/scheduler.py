@@ -32,7 +32,9 @@ class Plan:
 
     decodes: list[Run] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
-    fresh: list[int] = field(default_factory=list)  # blocks to set to zero first: they will be read beyond what is written
+    fresh: list[int] = field(
+        default_factory=list
+    )  # blocks to set to zero first: they will be read beyond what is written
     preempted: list[Run] = field(default_factory=list)  # lost their blocks and are out
 
     def __bool__(self) -> bool:

@@ -1,28 +1,78 @@
-"""One sequence inside the engine: its tokens, its blocks, how far its cache reaches. Pure."""
+"""One sequence inside the engine: what may come in, how far its cache reaches, what its next draw asks, when it ends.
+
+Pure.
+"""
 
 from dataclasses import dataclass, field
 
-from shared.engine import Sequence
+from shared.engine import EngineInfo, Sequence
 from shared.engine.torch_engine.blocks import Digest
-from shared.engine.torch_engine.penalties import History
+from shared.engine.torch_engine.penalties import History, penalises
+from shared.errors import BadRequest, ContextTooLong
+from shared.messages import Finish
 
 
 @dataclass(slots=True, eq=False)
 class Run:
     """A sequence while the engine holds it. Tokens [0, computed) have keys and values in `blocks`."""
 
-    key: str
-    tokens: list[int]
     request: Sequence
+    buffer: memoryview | None = None  # prefill: where the cache goes once it is complete
+    tokens: list[int] = field(init=False)  # grows
+    history: History | None = field(init=False)  # where a penalty is on
     blocks: list[int] = field(default_factory=list)
     computed: int = 0
     cached: int = 0  # of the prompt, found in the prefix cache
     digests: list[Digest] = field(default_factory=list)  # of the prompt's full blocks
     published: int = 0  # of them, how many are in the prefix index
-    buffer: memoryview | None = None  # prefill: where the cache goes once it is complete
-    history: History | None = None  # counts for the penalties, where there are any
+
+    def __post_init__(self) -> None:
+        request = self.request
+        self.tokens = list(request.tokens)
+        self.history = History(request.tokens, request.prompt_tokens) if penalises(request.sampling) else None
+
+    @property
+    def key(self) -> str:
+        """Of the sequence."""
+        return self.request.key
 
     @property
     def generated(self) -> int:
         """Tokens beyond the client's prompt, those of earlier attempts included."""
         return len(self.tokens) - self.request.prompt_tokens
+
+    def append(self, token: int) -> None:
+        """Take in a sampled token."""
+        self.tokens.append(token)
+        if self.history is not None:
+            self.history.add(token)
+
+    def banned(self, eos_ids: frozenset[int]) -> tuple[int, ...]:
+        """Tokens that may not come next, because too few have come."""
+        stopping = self.request.stopping
+        if self.generated >= stopping.min_tokens:
+            return ()
+        return tuple({*stopping.stop_token_ids, *(() if stopping.ignore_eos else eos_ids)})
+
+    def ending(self, info: EngineInfo) -> tuple[Finish | None, int | None]:
+        """Whether the last token ended the sequence, and the stop token it was."""
+        stopping, token = self.request.stopping, self.tokens[-1]
+        if (token in info.eos_ids and not stopping.ignore_eos) or token in stopping.stop_token_ids:
+            return Finish.STOP, token
+        if self.generated >= stopping.max_tokens or len(self.tokens) >= info.context:
+            return Finish.LENGTH, None
+        return None, None
+
+
+def check(sequence: Sequence, info: EngineInfo, vocabulary: int) -> None:
+    """Raise BadRequest for what would break a step, or could never be answered."""
+    tokens = sequence.tokens
+    if not tokens or not 1 <= sequence.prompt_tokens <= len(tokens):
+        raise BadRequest(f"{len(tokens)} tokens of which {sequence.prompt_tokens} are the prompt make no sequence")
+    if len(tokens) >= info.context:
+        raise ContextTooLong(f"{len(tokens)} tokens leave no room in a context of {info.context}")
+    if min(tokens) < 0 or max(tokens) >= vocabulary:
+        raise BadRequest(f"token ids must lie below the vocabulary's size, {vocabulary}")
+    special = (*sequence.sampling.logit_bias, *sequence.stopping.stop_token_ids)
+    if special and not 0 <= min(special) <= max(special) < vocabulary:
+        raise BadRequest(f"logit_bias and stop_token_ids must lie below the vocabulary's size, {vocabulary}")

@@ -38,7 +38,9 @@ class Checkpoint:
             raise EngineFailed(f"weights cannot be read: {error}", fatal=True) from error
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     def __contains__(self, name: str) -> bool:
