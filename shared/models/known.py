@@ -1,7 +1,7 @@
 """The models Baton knows by name, and where their imported files lie.
 
-Owns the cache directory. Imports nothing heavy: the import itself runs in a process of its own, shared.models.importing,
-so that whoever resolves a name, the gateway too, stays small.
+Owns the cache directory. Imports nothing heavy: the import runs in a process of its own, shared.models.importing, so
+that whoever resolves a name, the gateway too, stays small.
 """
 
 import json

@@ -22,7 +22,8 @@ _PRINTABLE: Final = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)
 
 def piece_reader(tokenizer: Tokenizer, path: Path) -> PieceReader:
     """The reader that fits a tokenizer's decoder. Raises ConfigError for a kind that has no exact bytes."""
-    definition = json.loads(tokenizer.to_str())["decoder"] if tokenizer.decoder is not None else None
+    # what pickle would store: the whole tokenizer's JSON says the same, a second later
+    definition = None if tokenizer.decoder is None else json.loads(tokenizer.decoder.__getstate__())
     decoders = list(_flat(definition))
     kinds = {decoder["type"] for decoder in decoders}
     if "ByteLevel" in kinds:

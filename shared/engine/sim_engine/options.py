@@ -9,6 +9,7 @@ from shared.errors import ConfigError
 
 DEFAULT_PREFILL_MS: Final = (0.0, 0.0, 20.0)
 MILLISECONDS: Final = (0.0, 3_600_000.0)
+MOST_BLOCKS: Final = 1 << 20
 SMALLEST_ROW: Final = 8
 """Bytes of KV per token: a row begins with the 64-bit number that it stands for."""
 
@@ -21,9 +22,11 @@ class SimOptions:
     max_num_seqs: int = setting(64, between=(1, 65_536))
     kv_bytes_per_token: int = setting(1024, between=(SMALLEST_ROW, 1 << 24))
     emit: str = setting("hash", choices=("hash", "clock"))
-    max_model_len: int = setting(32_768, between=(2, 1 << 24))  # tokens, prompt and generated together
-    block_size: int = setting(16, between=(1, 1 << 16))  # tokens
-    num_blocks: int = setting(0, between=(0, 1 << 40))  # 0: enough for max_num_seqs of max_model_len
+    max_model_len: int = setting(32_768, between=(2, 1 << 22))  # tokens, prompt and generated together
+    block_size: int = setting(16, between=(1, 1024))  # tokens
+    num_blocks: int = setting(
+        0, between=(0, MOST_BLOCKS)
+    )  # 0: enough for max_num_seqs of max_model_len, if that is possible
     enable_prefix_cache: bool = setting(default=False)  # repeated prompts then take less time, and say so
     eos_one_in: int = setting(0, between=(0, 1 << 32))  # about one token in so many ends the text; 0: none does
     tokenizer: str = setting("")  # a model's name or directory; empty: one token per byte of UTF-8
@@ -31,13 +34,13 @@ class SimOptions:
 
     @property
     def context(self) -> int:
-        """Tokens, prompt and generated together."""
-        return self.max_model_len
+        """Tokens, prompt and generated together: what a sequence may have, and what the blocks hold of one."""
+        return min(self.max_model_len, self.blocks * self.block_size)
 
     @property
     def blocks(self) -> int:
         """How many there are for sequences."""
-        return self.num_blocks or self.max_num_seqs * -(-self.max_model_len // self.block_size)
+        return self.num_blocks or min(MOST_BLOCKS, self.max_num_seqs * -(-self.max_model_len // self.block_size))
 
     def prefill_s(self, tokens: int) -> float:
         """How long so many prompt tokens, not found in the cache, take: a*t*t + b*t + c."""

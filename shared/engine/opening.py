@@ -1,0 +1,33 @@
+"""Opens the engine that a scenario names. Each is imported only when asked for: torch takes seconds and memory."""
+
+from shared.config import ScenarioSettings
+from shared.engine import Engine
+from shared.errors import ConfigError
+from shared.models.spec import ModelSpec
+
+
+def open_engine(settings: ScenarioSettings, spec: ModelSpec) -> Engine:
+    """The engine, not started. Raises ConfigError for wrong options, or for an engine that is not there."""
+    match settings.engine:
+        case "sim":
+            from shared.engine.sim_engine.engine import SimEngine  # noqa: PLC0415
+
+            return SimEngine(spec, settings.engine_options)
+        case "torch":
+            return _torch(settings, spec)
+        case "vllm":
+            raise ConfigError(["engine vllm is not built in yet: use torch, or sim for a run without a model"])
+        case other:
+            raise ConfigError([f"engine {other!r} is none of torch, vllm, sim"])
+
+
+def _torch(settings: ScenarioSettings, spec: ModelSpec) -> Engine:
+    try:
+        from shared.engine.torch_engine.engine import TorchEngine  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "shared":
+            raise
+        raise ConfigError([f"engine torch needs the package {error.name}: pip install 'baton[torch]'"]) from error
+    if spec.path is None:
+        raise ConfigError([f"engine torch needs a model's files, and {spec.name} has none"])
+    return TorchEngine(spec.path, settings.engine_options, spec.eos_ids)
