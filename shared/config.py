@@ -43,7 +43,7 @@ def _instance_name(value: str) -> str:
 
 
 def _prefix(value: str) -> str:
-    return "" if value.isidentifier() and not value.startswith("_") else "must be one word of letters and digits"
+    return "" if value.isascii() and value.isalnum() else "must be one word of letters and digits"
 
 
 @dataclass(frozen=True)
