@@ -38,6 +38,7 @@ __all__ = ["Assignable", "Instance", "Load", "Service", "Stopping", "main", "run
 
 T = TypeVar("T")
 DONE, FAILED, USAGE = 0, 1, 2
+TELEMETRY_S = 3.0
 LINGER_S = 2.0
 """For threads to end after everything has stopped; then the process ends without them."""
 
@@ -100,7 +101,7 @@ async def _start(service: Service, config: Config, stopping: Stopping, stack: As
     instance_id = config.instance.id or new_id(service.role)
     config = dataclasses.replace(config, instance=dataclasses.replace(config.instance, id=instance_id))
     telemetry = Telemetry(service.role, instance_id)
-    stack.push_async_callback(asyncio.to_thread, telemetry.close)
+    stack.push_async_callback(_close_telemetry, telemetry)
     redis = open_redis(config)
     stack.push_async_callback(redis.aclose)
     bus = await NatsBus.open(config.nats, service=service.role, on_closed=lambda why: stopping.ask(why, failed=True))
@@ -124,6 +125,15 @@ async def _start(service: Service, config: Config, stopping: Stopping, stack: As
     stack.push_async_callback(control.stop)
     await instance.enter(State.READY)
     return instance
+
+
+async def _close_telemetry(telemetry: Telemetry) -> None:
+    """Send the last spans, unless their collector does not take them: that must not hold up the end."""
+    try:
+        async with asyncio.timeout(TELEMETRY_S):
+            await asyncio.to_thread(telemetry.close)
+    except TimeoutError:
+        log.warning("the last spans were not sent")
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T], bound_s: float) -> T | None:

@@ -126,7 +126,7 @@ def read(data: bytes) -> tuple[Asked, str]:
     """Read a client's map and its key. Raises MalformedMessage, BadRequest."""
     try:
         fields = msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, RecursionError, OverflowError) as error:
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # TypeError: a list as a map's key
         raise MalformedMessage("a MessagePack map", len(data), str(error)) from None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise MalformedMessage("a MessagePack map with string keys", len(data))
