@@ -14,7 +14,7 @@ from opentelemetry.context import Context
 from services.decode.streams import Stream, Streams
 from shared.bus import Delivery, extract
 from shared.engine import EngineInfo
-from shared.errors import BatonError, Code, MalformedMessage
+from shared.errors import BatonError, Code, KvRefused, MalformedMessage
 from shared.kv import Expected, KvReceiver, Staging
 from shared.messages import Cancel, Done, KvGrant, KvReady, ToDecode, decode
 from shared.policy.admission import DecodeAdmission, Refused
@@ -49,6 +49,19 @@ class Incoming(Running):
         self.staging: Staging | None = None  # the buffer, once it is here: from then on the attempt is ours
         self.stream: Stream | None = None
         self.turn = asyncio.Event()  # a place in the batch is free for it
+
+    def owes(self, error: BatonError) -> bool:
+        """Whether the gateway must hear from us that the attempt ended with this error.
+
+        Not when its stream has ended, nor while prefill has the attempt: it knows that the push was refused, or wants
+        the attempt back. Where a push was cut off on our side, prefill may think us the owner: then it is told twice
+        rather than never.
+        """
+        if isinstance(error, Withdrawn):
+            return False
+        if self.stream is not None:
+            return not self.stream.ended
+        return self.staging is not None or (self.expected.begun and not isinstance(error, KvRefused))
 
     def stop(self, error: BatonError) -> None:
         """End the work; from this moment no token of it is published."""
@@ -168,8 +181,8 @@ class Intake:
                 if error is not None:
                     span.set_attribute(ERROR_TYPE, error.code.value)
             finally:
-                owed = await self._free(incoming)
-            if owed and error is not None and not isinstance(error, Withdrawn):
+                await self._free(incoming)
+            if error is not None and incoming.owes(error):
                 await self._roster.tell(request, error)
 
     async def _decode(self, incoming: Incoming) -> None:
@@ -192,8 +205,8 @@ class Intake:
         if error is not None:
             raise error
 
-    async def _free(self, incoming: Incoming) -> bool:
-        """Free everything the attempt holds, whatever it holds. True when the gateway is owed an ending."""
+    async def _free(self, incoming: Incoming) -> None:
+        """Free everything the attempt holds, whatever it holds."""
         stream = incoming.stream
         if stream is not None:
             self._streams.leave(stream)
@@ -205,7 +218,6 @@ class Intake:
                 incoming.staging.release()
             self._admit_next(self._admission.ended(incoming.request_id, incoming.attempt))
             self._roster.exit(incoming)
-        return incoming.staging is not None and (stream is None or not stream.ended)
 
     def _admit_next(self, keys: list[Key]) -> None:
         """Give these attempts their turn to enter the batch."""

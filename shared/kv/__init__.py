@@ -30,6 +30,11 @@ class Expected(Protocol):
         """Sixteen random bytes, valid for one push before the deadline."""
         ...
 
+    @property
+    def begun(self) -> bool:
+        """Whether the ticket was used. A push that is then cancelled may have been reported to its sender as done."""
+        ...
+
     async def received(self) -> Staging:
         """The buffer, complete and verified; the caller releases it. Raises KvRefused or DeadlineExceeded."""
         ...

@@ -33,6 +33,7 @@ class Push:
         self.mark = request_mark(key)
         self.ticket = secrets.token_bytes(TICKET_BYTES)
         self.nbytes = len(staging.view)
+        self.begun = False
         self._staging = staging
         self._on_end = on_end
         self._phase = _Phase.GRANTED
@@ -92,6 +93,7 @@ class Push:
 
     def begin(self, link: Link) -> None:
         """Use the ticket, which is good, up: from now on only `end` releases the staging."""
+        self.begun = True
         self._phase = _Phase.MOVING
         self._link = link
 

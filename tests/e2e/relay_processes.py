@@ -71,6 +71,7 @@ class Heard:
     indexes: list[int] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
     endings: list[Finished | Failed] = field(default_factory=list)
+    enders: list[str] = field(default_factory=list)  # the worker that said each ending
 
 
 @dataclass
@@ -131,6 +132,7 @@ class Relay:
             heard.attempts.append(message.attempts[k])
         for ending in message.ended:
             self.heard[ending.stream].endings.append(ending)
+            self.heard[ending.stream].enders.append(message.instance)
 
     async def start(self, role: Role, name: str) -> Worker:
         """Start a worker; `join` waits for it and puts it on the map."""

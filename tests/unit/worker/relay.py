@@ -70,6 +70,7 @@ class KvWay:
         self.may_push.set()
         self.breaks: list[BatonError] = []  # raised by the next pushes
         self.arrives_anyway = False  # a push that breaks has reached the receiver all the same
+        self.landed: Callable[[], object] = lambda: None  # called when the last byte is there, before it is taken
         self.told: Callable[[], object] = lambda: True  # when the sender notices that such a push broke
 
     async def push(self, staging: Staging, grant: KvGrant) -> str:
@@ -82,8 +83,10 @@ class KvWay:
         if error is not None and not self.arrives_anyway:
             push.fail(error)
             raise error
+        push.begun = True
         push.staging.view[:] = staging.view
         push.arrived.set_result(push.staging)
+        self.landed()
         if error is not None:
             await until(self.told)
             raise error
@@ -109,6 +112,7 @@ class _Push:
         self.arrived: asyncio.Future[Staging] = asyncio.get_running_loop().create_future()
         self._way = way
         self._taken = False
+        self.begun = False
 
     async def received(self) -> Staging:
         staging = await asyncio.shield(self.arrived)

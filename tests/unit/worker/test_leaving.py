@@ -280,3 +280,14 @@ async def test_a_stop_that_comes_while_the_last_frame_goes_out_adds_no_second_en
         r.engine("d1").step()
         await r.quiet()
         assert [type(e) for e in r.gateway.endings()] == [Finished]
+
+
+async def test_a_stop_between_the_last_byte_and_its_taking_is_told_since_prefill_thinks_us_the_owner() -> None:
+    async with relay() as r:
+        r.way.landed = lambda: r.decodes["d1"].drop(WorkerLost("others have taken over"))
+        await r.gateway.offer(a_request())
+        await until(lambda: r.gateway.handed_off and r.gateway.endings())
+        assert [(e.code, e.retryable) for e in r.gateway.endings() if isinstance(e, Failed)] == [
+            (Code.WORKER_LOST, True)
+        ]
+        await r.quiet()
