@@ -11,9 +11,12 @@ import re
 import socket
 import sys
 import time
+from pathlib import Path
+from typing import Any, cast
 
 import uvloop
 
+from shared.bus import Delivery
 from shared.config import Nats
 from shared.messages import (
     Accepted,
@@ -42,8 +45,7 @@ SCENARIO = "chat"
 
 def cpu_s(pid: int) -> float:
     """User and system time of one process."""
-    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
@@ -78,12 +80,12 @@ class Source:
                 await self.bus.publish(self.subjects.status(SCENARIO, name), status)
             await asyncio.sleep(0.25)
 
-    def on_offer(self, delivery) -> None:
+    def on_offer(self, delivery: Delivery) -> None:
         """Accept, and put the stream among those that step."""
         request = decode(delivery.data, PrefillRequest).request
         self.accepting = asyncio.ensure_future(self.accept(delivery, request))
 
-    async def accept(self, delivery, request: Request) -> None:
+    async def accept(self, delivery: Delivery, request: Request) -> None:
         """Answer and hand off at once."""
         await self.bus.respond(delivery, Accepted(request.request_id, request.attempt, "p1", EPOCH))
         handed = HandedOff(request.stream, request.request_id, request.attempt, "d1", EPOCH)
@@ -122,33 +124,36 @@ async def source(options: argparse.Namespace) -> None:
 class Stream(asyncio.Protocol):
     """One connection that asks for a stream, again and again, and counts what comes."""
 
-    def __init__(self, request: bytes, seen: dict) -> None:
+    def __init__(self, request: bytes, seen: dict[str, Any]) -> None:
         self.request, self.seen = request, seen
         self.tail = b""
+        self.ending = False
 
-    def connection_made(self, transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
-        self.transport = transport
-        transport.write(self.request)
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
-        """Count tokens and how long each travelled."""
+        """Count tokens and how long each travelled; ask again after the last chunk."""
         now = time.monotonic_ns()
-        seen = self.seen
+        seen, known = self.seen, len(self.tail)
         data = self.tail + data
+        self.tail = data[-64:]  # a stamp or the end may be cut in two
         if seen["on"]:
-            for stamp in STAMP.finditer(data, max(0, len(self.tail) - 40)):
-                seen["travel"].append(now - int(stamp[1]))
-        if data.endswith(b"0\r\n\r\n") and b"[DONE]" in data:
-            seen["done"] += 1
-            self.transport.write(self.request)
-        elif b"HTTP/1.1 " in data and b"HTTP/1.1 200" not in data:
+            for stamp in STAMP.finditer(data):
+                if stamp.end() > known:
+                    seen["travel"].append(now - int(stamp[1]))
+        if b"HTTP/1.1 " in data and b"HTTP/1.1 200" not in data:
             seen["errors"] += 1
             sys.stderr.write(data.decode("latin1")[:400])
-        cut = data.rfind(b"\r\n\r\n")
-        self.tail = b"" if cut < 0 or data.endswith(b"\r\n\r\n") else data[cut:]
+        self.ending = self.ending or b"[DONE]" in data
+        if self.ending and data.endswith(b"\n\r\n0\r\n\r\n"):
+            seen["done"] += 1
+            self.ending, self.tail = False, b""
+            self.transport.write(self.request)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
         """Count it."""
         self.seen["lost"] += not self.seen["stop"]
 
@@ -157,9 +162,9 @@ async def load(options: argparse.Namespace) -> None:
     """Hold streams open and print what was measured as JSON."""
     asked = {"model": SCENARIO, "messages": [{"role": "user", "content": "Tell me a story."}], "stream": True}
     body = json.dumps({**asked, "max_tokens": options.tokens, "ignore_eos": True}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    request = f"{head}\r\n\r\n".encode() + body
-    seen: dict = {"done": 0, "errors": 0, "lost": 0, "travel": [], "on": False, "stop": False}
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    request = head.encode() + body
+    seen: dict[str, Any] = {"done": 0, "errors": 0, "lost": 0, "travel": [], "on": False, "stop": False}
     loop = asyncio.get_running_loop()
     for _ in range(options.streams):
         await loop.create_connection(lambda: Stream(request, seen), "127.0.0.1", options.port)
@@ -178,7 +183,7 @@ async def load(options: argparse.Namespace) -> None:
 
 
 async def floor(options: argparse.Namespace) -> None:
-    """Send one event per stream and step with nothing else around it, to a reader in another process; print its cost."""
+    """Send one event per stream and step, with nothing else around it, to a reader in another process."""
     data = b"12a\r\n" + b"x" * 0x12A + b"\r\n"
     links = []
     for _ in range(options.streams):
