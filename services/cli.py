@@ -63,7 +63,7 @@ def _chat(arguments: argparse.Namespace) -> int:
     from services.commands.chat import Gateway, chat  # noqa: PLC0415
 
     url = arguments.url or gateway(arguments.config, os.environ)
-    return chat(Gateway(url, os.environ.get("BATON_API_KEY", "")), arguments.scenario)
+    return chat(Gateway(url, os.environ.get("BATON_API_KEY", "")), arguments.scenario, arguments.max_tokens)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     chat = commands.add_parser("chat", help="talk to the model")
     chat.set_defaults(run=_chat)
     chat.add_argument("--scenario", metavar="S", help="whom to talk to (the first one served)")
+    chat.add_argument("--max-tokens", type=_tokens, metavar="N", help="the longest answer wanted")
     chat.add_argument("--url", help="a gateway, like http://127.0.0.1:8000/v1 (the local cluster's)")
 
     drain = commands.add_parser("drain", help="let an instance finish what it holds, then leave")
@@ -128,6 +129,10 @@ def _count(text: str) -> int:
 
 def _some(text: str) -> int:
     return _number(text, 1, 1000)
+
+
+def _tokens(text: str) -> int:
+    return _number(text, 1, 10_000_000)
 
 
 def _seconds(text: str) -> float:

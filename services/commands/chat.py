@@ -36,9 +36,11 @@ class Gateway:
             answer = json.loads(self._send(connection, "GET", "/models", None).read())
         return [model["id"] for model in answer["data"]]
 
-    def stream(self, scenario: str, turns: list[Turn]) -> Iterator[str]:
+    def stream(self, scenario: str, turns: list[Turn], max_tokens: int | None = None) -> Iterator[str]:
         """Yield the pieces of the answer as they come."""
-        body = {"model": scenario, "messages": turns, "stream": True}
+        body: dict[str, Any] = {"model": scenario, "messages": turns, "stream": True}
+        if max_tokens is not None:
+            body["max_tokens"] = max_tokens
         with closing(self._connection()) as connection:
             response = self._send(connection, "POST", "/chat/completions", body)
             try:
@@ -63,7 +65,7 @@ class Gateway:
         raise BatonError(f"The gateway answered {response.status}: {_reason(text)}")
 
 
-def chat(gateway: Gateway, scenario: str | None) -> int:
+def chat(gateway: Gateway, scenario: str | None, max_tokens: int | None = None) -> int:
     """Talk until the input ends. Returns the exit status."""
     names = gateway.scenarios()
     if not names:
@@ -79,7 +81,7 @@ def chat(gateway: Gateway, scenario: str | None) -> int:
     for said in _inputs(terminal=terminal):
         turns.append({"role": "user", "content": said})
         try:
-            turns.append({"role": "assistant", "content": _answer(gateway, chosen, turns)})
+            turns.append({"role": "assistant", "content": _answer(gateway, chosen, turns, max_tokens)})
         except BatonError as error:
             turns.pop()
             failed = True
@@ -87,11 +89,11 @@ def chat(gateway: Gateway, scenario: str | None) -> int:
     return int(failed and not terminal)
 
 
-def _answer(gateway: Gateway, scenario: str, turns: list[Turn]) -> str:
+def _answer(gateway: Gateway, scenario: str, turns: list[Turn], max_tokens: int | None) -> str:
     """Print the answer as it comes; what was shown before a Ctrl-C counts as said."""
     shown = ""
     try:
-        for piece in gateway.stream(scenario, turns):
+        for piece in gateway.stream(scenario, turns, max_tokens):
             shown += piece
             sys.stdout.write(piece)
             sys.stdout.flush()

@@ -3,7 +3,9 @@
 from typing import TypeVar
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from services.commands.access import Access
 from shared import keys
@@ -18,7 +20,12 @@ def inspect(access: Access) -> Report:
     """Read the fleet's state. Raises LinkLost when Redis does not answer."""
     seconds = access.redis.timeout_s
     try:
-        with Redis.from_url(access.redis.url, socket_timeout=seconds, socket_connect_timeout=seconds) as redis:
+        with Redis.from_url(
+            access.redis.url,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),
+        ) as redis:
             records = _values(redis, keys.instance("*"), InstanceRecord)
             leased = {record.id for record in records if redis.exists(keys.lease(record.id))}
             maps = _values(redis, keys.scenario_map("*"), ScenarioMap)

@@ -77,8 +77,11 @@ class Plan:
 
     def imports(self) -> list[Command]:
         """List the imports of packaged models that have not been made yet; they talk to the terminal."""
-        wanted = {scenario.model for scenario in self.config.scenarios.values() if scenario.engine != "sim"}
-        missing = [name for name in sorted(wanted) if name in KNOWN and imported(name) is None]
+        wanted = {
+            scenario.engine_options.get("tokenizer") if scenario.engine == "sim" else scenario.model
+            for scenario in self.config.scenarios.values()
+        }
+        missing = [name for name in KNOWN if name in wanted and imported(name) is None]
         return [Command(f"import of {name}", import_command(name), self._environ, None, HOME) for name in missing]
 
     def starts(self, gateway_ports: list[int], dashboard_port: int) -> list[Start]:

@@ -29,7 +29,7 @@ from shared.config import (
     ScenarioSettings,
 )
 from shared.errors import Unavailable
-from shared.lifecycle import Service, serve
+from shared.lifecycle import Service, open_redis, serve
 from shared.messages import (
     Group,
     InstanceRecord,
@@ -363,7 +363,7 @@ async def test_leases_are_read_with_the_leaders(redis_client: Redis) -> None:
 
 
 async def test_without_redis_every_page_of_the_book_is_unavailable() -> None:
-    async with Redis(port=1, socket_connect_timeout=1) as nowhere:
+    async with open_redis(Config(redis=RedisSettings(url="redis://127.0.0.1:1/0"))) as nowhere:
         book = Book(nowhere)
         for call in (book.maps(), book.records(), book.leases(NAME, []), book.write_map(_map((1, 1), 1))):
             with pytest.raises(Unavailable, match="Redis does not answer"):
