@@ -47,11 +47,15 @@ class LocalCluster:
         assert len(lines) == 1, self.output
         return lines[0].removeprefix("baton ready ")
 
-    def start(self) -> "LocalCluster":
-        """Start and wait for the ready line."""
+    def launch(self) -> "LocalCluster":
+        """Start without waiting for anything."""
         with self._output.open("wb") as file:
             self._process = subprocess.Popen(self._argv, env=self.environ, stdout=file, stderr=subprocess.STDOUT)
-        self.until(lambda: "baton ready " in self.output, "it is ready", START_S)
+        return self
+
+    def start(self) -> "LocalCluster":
+        """Start and wait for the ready line."""
+        self.launch().until(lambda: "baton ready " in self.output, "it is ready", START_S)
         return self
 
     def signal(self, number: signal.Signals) -> None:
@@ -102,7 +106,8 @@ class LocalCluster:
 
     def chat(self, content: str, max_tokens: int = 8) -> dict[str, Any]:
         """One answer over HTTP."""
-        body = {"model": "chat", "max_tokens": max_tokens, "messages": [{"role": "user", "content": content}]}
+        turns = [{"role": "user", "content": content}]
+        body = {"model": "chat", "max_tokens": max_tokens, "seed": 7, "messages": turns}
         request = urllib.request.Request(  # noqa: S310  our own loopback
             f"{self.url}/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
         )
