@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from services.gateway.desk import Desk
 from services.gateway.refusals import Unauthorised
@@ -30,6 +30,9 @@ async def read_body(request: web.BaseRequest, settings: GatewaySettings) -> byte
     """Read the body within its bounds. Raises TooLarge before all of it is read, or HTTPRequestTimeout."""
     if (request.content_length or 0) > settings.max_body_bytes:
         raise too_large(settings)
+    if request.headers.get("expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
     try:
         async with asyncio.timeout(settings.send_timeout_s):
             return await request.read()  # bounded by the application's max_body_bytes where no length was given

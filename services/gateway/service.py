@@ -4,6 +4,7 @@ Owns the HTTP server, the subscriptions and the sweep. What the parts do is thei
 """
 
 import asyncio
+import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -69,6 +70,7 @@ class Gateway:
         await self._open_bus(instance, scenarios, stack)
         await self._open_http(instance, metrics, stack)
         _ = instance.vital.spawn(self._sweep(), name="sweep")
+        gc.freeze()  # what was loaded stays for good: the collector need not walk it while tokens wait
 
     def _observe(self, metrics: Metrics, scenarios: Scenarios) -> None:
         metrics.in_flight.set_function(lambda: self._desk.in_flight)

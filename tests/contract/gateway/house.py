@@ -58,6 +58,8 @@ class Fleet:
         self.accepts = asyncio.Event()
         self.may_speak = asyncio.Event()  # nothing is generated while it is clear
         self.fails_at: dict[tuple[int, int], Failed] = {}  # by (attempt, index)
+        self.silent_at: set[tuple[int, int]] = set()  # (attempt, index) from which on nothing is said
+        self.headers: list[dict[str, str]] = []
         self.present = True
         self._tasks: set[asyncio.Task[None]] = set()
         self.calm()
@@ -67,6 +69,8 @@ class Fleet:
         self.requests.clear()
         self.cancels.clear()
         self.fails_at.clear()
+        self.silent_at.clear()
+        self.headers.clear()
         self.rejects = None
         self.accepts.set()
         self.may_speak.set()
@@ -103,6 +107,7 @@ class Fleet:
 
     async def _serve(self, delivery: Delivery, request: Request) -> None:
         self.requests.append(request)
+        self.headers.append(delivery.headers)
         await self.accepts.wait()
         if self.rejects is not None:
             await self.bus.respond(delivery, replace_rejected(self.rejects, request))
@@ -113,6 +118,8 @@ class Fleet:
         await self.bus.publish(self.subjects.frames(request.gateway), handed)
         last = min(len(WORDS), request.stopping.max_tokens)
         for index in range(request.generated, last):
+            if (request.attempt, index) in self.silent_at:
+                return
             if failure := self.fails_at.get((request.attempt, index)):
                 await self._frame(request, ended=[replace_failed(failure, request)])
                 return
@@ -156,8 +163,15 @@ def failed(code: Code, *, retryable: bool) -> Failed:
 class House:
     """The gateway, its address, and the fleet behind it."""
 
-    def __init__(self, gateway: Gateway, fleet: Fleet, bus: NatsBus, subjects: Subjects) -> None:
-        self.gateway, self.fleet, self.bus, self.subjects = gateway, fleet, bus, subjects
+    def __init__(
+        self,
+        gateway: Gateway,
+        fleet: Fleet,
+        stopping: Stopping,
+        life: asyncio.Future[int],
+    ) -> None:
+        self.gateway, self.fleet, self.subjects = gateway, fleet, fleet.subjects
+        self.stopping, self.life = stopping, life
         self.port = gateway.port
         self.url = f"http://127.0.0.1:{gateway.port}"
 
@@ -182,7 +196,9 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def open_house(nats: Nats, redis: RedisSettings, **settings: object) -> AsyncIterator[House]:
+async def open_house(
+    nats: Nats, redis: RedisSettings, *, instance: str = "gateway-1", **settings: object
+) -> AsyncIterator[House]:
     """Start everything; ready when a request would be served."""
     fleet_settings = FleetSettings(offer_timeout_s=1.0, progress_s=2.0, heartbeat_s=0.1, drain_s=2.0)
     config = Config(
@@ -191,7 +207,7 @@ async def open_house(nats: Nats, redis: RedisSettings, **settings: object) -> As
         gateway=GatewaySettings(port=0, **settings),  # type: ignore[arg-type]
         fleet=fleet_settings,
         scenario={"chat": ScenarioSettings("sim", engine="sim", request_timeout_s=20.0)},
-        instance=InstanceSettings(id="gateway-1"),
+        instance=InstanceSettings(id=instance),
     )
     bus = await NatsBus.open(replace(nats), service="tests")
     subjects = Subjects(nats.prefix)
@@ -205,7 +221,7 @@ async def open_house(nats: Nats, redis: RedisSettings, **settings: object) -> As
             assert not life.done(), "the gateway stopped"
             assert asyncio.get_running_loop().time() < deadline, "the gateway does not get ready"
             await asyncio.sleep(0.01)
-        yield House(gateway, fleet, bus, subjects)
+        yield House(gateway, fleet, stopping, life)
     finally:
         stopping.ask("the tests are over")
         assert await life == 0

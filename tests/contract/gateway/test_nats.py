@@ -12,7 +12,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from shared.errors import Code
-from tests.contract.gateway_house import WORDS, House, failed, open_house
+from tests.contract.gateway.house import WORDS, House, failed, open_house
 from tests.servers import NatsServer, RedisServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
