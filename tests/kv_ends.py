@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 from shared.config import KvSettings
+from shared.errors import KvRefused
 from shared.kv import shm, tcp
 from shared.kv.arena import Arena, Range
 from shared.kv.link import Link
@@ -176,3 +179,10 @@ class HandReceiver:
         if self._link is not None:
             self._link.close()
         self._listener.close()
+
+
+async def refused(push: Push, reason: str) -> None:
+    """The push must end so."""
+    with pytest.raises(KvRefused) as raised:
+        await push.received()
+    assert raised.value.reason == reason

@@ -1,7 +1,8 @@
 """The KV hand-off: one contiguous buffer per request, pushed once from prefill's staging to decode's.
 
-`layout` says what the bytes mean, `arena` owns the staging memory, `receiver` grants tickets and takes buffers in,
-`sender` pushes them; `tcp` and `shm` are the ways across. KV bytes never go over NATS.
+`layout` says what the bytes mean, `arena` owns the staging memory, `receiver` grants tickets (`tickets`) and takes
+buffers in (`intake`), `sender` pushes them over connections that it keeps (`pool`); `tcp` and `shm` are the ways
+across, `link` is a socket on either, `wire` the records on it. KV bytes never go over NATS.
 """
 
 from typing import Protocol
@@ -53,7 +54,10 @@ class KvReceiver(Protocol):
         ...
 
     def expect(self, key: str, nbytes: int, deadline_ms: int) -> Expected:
-        """Reserve staging for one push. Raises Overloaded when the arena or the number of transfers is at its bound."""
+        """Reserve staging for one push. `key` is `wire.push_key(request_id, attempt)`: the sender's opening repeats it.
+
+        Raises Overloaded when the arena or the number of transfers is at its bound.
+        """
         ...
 
 
