@@ -7,7 +7,7 @@ somebody is heard again all the others have their full time to be heard too.
 
 
 class Hearing:
-    """Runs with `now`, but at most `deaf_after_s` past the last thing heard; after a longer gap it goes on from there."""
+    """Runs with `now`, at most `deaf_after_s` past the last thing heard; after a longer gap it goes on from there."""
 
     def __init__(self, deaf_after_s: float) -> None:
         self._deaf_after_s = deaf_after_s

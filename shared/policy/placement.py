@@ -225,7 +225,7 @@ class FleetView:
     def _leave(self, worker: Worker, now: float) -> None:
         self._withdraw(worker)
         worker.removed = True
-        if worker.status is None or worker.status.state is not State.DRAINING:
+        if not worker.gone and (worker.status is None or worker.status.state is not State.DRAINING):
             allowed = self._hearing.clock(now) + self._patience_s
             self._silence.set(worker.instance, min(allowed, self._silence.get(worker.instance) or allowed))
         self._tidy(worker)

@@ -1,3 +1,5 @@
+"""The table of deadlines against a plain one."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 

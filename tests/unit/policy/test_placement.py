@@ -1,3 +1,5 @@
+"""One observer's view, claim by claim."""
+
 from shared.messages import Role, State
 from shared.policy.placement import FleetView, Lost, ViewRules
 from tests.unit.policy.builders import scenario_map, status, view_of
@@ -268,6 +270,15 @@ def test_an_instance_may_move_to_another_scenario() -> None:
     view.see(scenario_map("d1", version=2), 0.2)  # the old scenario strikes it off later
     assert view.rank("code", Role.PREFILL, 0.2) == ["p1"]
     assert prefills(view, 0.2) == []
+
+
+def test_one_that_was_lost_may_be_struck_off_afterwards() -> None:
+    view = view_of("p1", "d1")
+    view.see(status("p1", state=State.FAILED), 0.1)
+    view.see(scenario_map("d1", version=2), 0.2)
+    for now in (1.0, 2.0, 3.0, 4.0):
+        view.hear(now)
+    assert [lost.instance for lost in view.tick(4.0)] == ["d1"]
 
 
 def test_different_watchers_prefer_different_workers_among_equals() -> None:

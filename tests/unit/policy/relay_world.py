@@ -1,0 +1,298 @@
+"""A gateway and its workers around one dispatcher, joined by a pipe that loses, repeats and reorders.
+
+Prefills use the real admission; a decode is a set of attempts. Nothing happens by itself: the test says which message
+moves, who works, who dies, how time passes. `check` holds after every step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from shared.errors import Code
+from shared.messages import Epoch, State, Status
+from shared.policy.admission import Admitted, PrefillAdmission
+from shared.policy.attempts import Phase
+from shared.policy.dispatch import Dispatcher
+from shared.policy.dispatch_events import (
+    Action,
+    AttemptFailed,
+    CancelledByClient,
+    DispatchRules,
+    Ended,
+    Event,
+    FirstToken,
+    HandedOff,
+    Offer,
+    OfferAccepted,
+    OfferRejected,
+    OfferUnanswered,
+    Refuse,
+    Stalled,
+    Withdraw,
+)
+from shared.policy.placement import FleetView
+from shared.policy.world import PulseSeen, StatusSeen, Tick
+from tests.unit.policy.builders import arrived, mapped, status
+
+SLOTS = 2
+RULES = DispatchRules(max_waiting=3, max_open=12, attempts=3, preemptions=4, grace_s=3.0, replay_grace_s=20.0)
+PREFILLS = ("p1", "p2", "p3")
+DECODES = ("d1", "d2")
+Key = tuple[str, int]
+
+
+@dataclass
+class Worker:
+    """One incarnation of a prefill or decode."""
+
+    name: str
+    epoch: Epoch
+    number: int = 0
+    admission: PrefillAdmission = field(default_factory=lambda: PrefillAdmission(SLOTS, 100))
+    held: dict[Key, None] = field(default_factory=dict)
+    draining: bool = False
+
+
+class RelayWorld:
+    """Everything but the dispatcher is honest and simple; only the pipe is bad."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.dispatcher = Dispatcher(FleetView(), RULES)
+        self.pipe: list[Callable[[], None]] = []
+        self.workers: dict[str, Worker] = {}
+        self.unanswered: dict[Key, str] = {}
+        self.epochs = 0
+        self.version = 0
+        self.submitted = 0
+        self.ended: dict[str, str] = {}
+        self.attempts: dict[str, int] = {}  # highest offered
+        self.withdrawn: dict[str, int] = {}  # highest withdrawn
+        self.live: dict[str, int] = {}  # offered, and neither rejected nor withdrawn
+        for name in (*PREFILLS, *DECODES):
+            self.start(name)
+        self.announce()
+        self.deliver_all()
+
+    # ---- the gateway
+
+    def feed(self, event: Event) -> None:
+        for action in self.dispatcher.handle(event, self.now):
+            self.perform(action)
+        self.check()
+
+    def perform(self, action: Action) -> None:
+        name = action.request_id
+        assert name not in self.ended, "an ended request acts no more"
+        match action:
+            case Offer(attempt=attempt, instance=instance):
+                assert attempt > self.attempts.get(name, -1), "every offer has an attempt of its own"
+                assert self.live.get(name) is None, "the attempt before was rejected or withdrawn"
+                assert self.dispatcher.view._workers[instance].routable, "offered to a lost or excluded worker"
+                assert not self.dispatcher.view.lost(instance)
+                self.attempts[name] = self.live[name] = attempt
+                self.unanswered[name, attempt] = instance
+                self.send(lambda: self.hear_offer(instance, name, attempt))
+            case Withdraw(attempt=attempt):
+                assert self.live.pop(name, None) == attempt
+                self.withdrawn[name] = attempt
+                for worker in list(self.workers):
+                    self.send(lambda worker=worker: self.hear_cancel(worker, name, attempt))  # type: ignore[misc]
+            case Refuse(code=code):
+                self.end(name, code)
+
+    def end(self, name: str, how: str) -> None:
+        assert name not in self.ended, "one ending"
+        self.ended[name] = how
+
+    def arrive(self, *, patience: float, priority: int) -> None:
+        self.submitted += 1
+        deadline, expires = self.now + patience, self.now + 10 * patience
+        self.feed(arrived(f"r{self.submitted}", deadline=deadline, expires=expires, priority=priority))
+
+    def cancel(self, name: str) -> None:
+        was_open = self.is_open(name)
+        actions = self.dispatcher.handle(CancelledByClient(name), self.now)
+        for action in actions:
+            self.perform(action)
+        if was_open and name not in self.ended:
+            self.end(name, "cancelled")
+        self.check()
+
+    def hear_ending(self, name: str, attempt: int) -> None:
+        """Like the gateway: a Finished of the attempt that lives ends the stream; any other is dropped."""
+        was_open = self.is_open(name)
+        for action in self.dispatcher.handle(Ended(name, attempt), self.now):
+            self.perform(action)
+        if was_open and not self.is_open(name) and name not in self.ended:
+            assert self.live.pop(name) == attempt, "only the attempt that lives may end a request"
+            self.end(name, "finished")
+        self.check()
+
+    def is_open(self, name: str) -> bool:
+        return self.dispatcher._book.get(name) is not None
+
+    def time_out_offer(self, key: Key) -> None:
+        instance = self.unanswered.pop(key)
+        self.feed(OfferUnanswered(*key, instance))
+
+    def hear_answer(self, event: OfferAccepted | OfferRejected) -> None:
+        if self.unanswered.pop((event.request_id, event.attempt), None) is None:
+            return  # the request/reply of the bus answers once, and not after its timeout
+        if isinstance(event, OfferRejected) and self.live.get(event.request_id) == event.attempt:
+            del self.live[event.request_id]
+        self.feed(event)
+
+    # ---- the pipe
+
+    def send(self, message: Callable[[], None]) -> None:
+        self.pipe.append(message)
+
+    def deliver(self, index: int) -> None:
+        self.pipe.pop(index % len(self.pipe))()
+
+    def deliver_all(self) -> None:
+        while self.pipe:
+            self.deliver(0)
+
+    # ---- the workers
+
+    def start(self, name: str) -> None:
+        self.epochs += 1
+        self.workers[name] = Worker(name, (1, self.epochs))
+
+    def announce(self) -> None:
+        """The monitor's map of whoever lives."""
+        self.version += 1
+        listed = [name for name, worker in self.workers.items() if not worker.draining]
+        epochs = {name: self.workers[name].epoch for name in listed}
+        event = mapped(*listed, version=self.version, epochs=epochs)
+        self.send(lambda: self.feed(event))
+        for name in self.workers:
+            self.beat(name)
+
+    def beat(self, name: str) -> None:
+        worker = self.workers[name]
+        worker.number += 1
+        free = worker.admission.free if name in PREFILLS else 9
+        state = State.DRAINING if worker.draining else State.READY
+        said: Status = status(
+            name, free=free, slots=max(SLOTS, free), epoch=worker.epoch, number=worker.number, state=state
+        )
+        self.send(lambda: self.feed_status(said))
+
+    def feed_status(self, said: Status) -> None:
+        self.feed(StatusSeen(said))
+
+    def hear_offer(self, instance: str, name: str, attempt: int) -> None:
+        worker = self.workers.get(instance)
+        if worker is None:
+            return
+        verdict = worker.admission.offer(name, attempt, kv_bytes=1, deadline=self.now + 1, now=self.now)
+        if isinstance(verdict, Admitted):
+            for older in verdict.supersedes:
+                self.free(worker, (name, older))
+            worker.held[name, attempt] = None
+            self.send(lambda: self.hear_answer(OfferAccepted(name, attempt, instance)))
+        else:
+            refused = OfferRejected(name, attempt, instance, verdict.code, verdict.message, verdict.retryable)
+            self.send(lambda: self.hear_answer(refused))
+
+    def hear_cancel(self, instance: str, name: str, attempt: int) -> None:
+        worker = self.workers.get(instance)
+        if worker is not None:
+            for key in worker.admission.cancel(name, attempt):
+                self.free(worker, key)
+            for key in [key for key in worker.held if key[0] == name and key[1] <= attempt]:
+                self.free(worker, key)
+
+    def free(self, worker: Worker, key: Key) -> None:
+        worker.held.pop(key, None)
+        worker.admission.left(*key)
+        self.beat(worker.name)
+
+    def work(self, name: str, *, fails: Code | None = None, decode: str = "d1") -> None:
+        """The worker finishes the oldest attempt it holds, well or badly."""
+        worker = self.workers[name]
+        if not worker.held:
+            return
+        key = next(iter(worker.held))
+        self.free(worker, key)
+        if fails is not None:
+            self.send(lambda: self.feed_failure(AttemptFailed(*key, fails, "by chance")))
+        elif name in DECODES or decode not in self.workers:
+            self.send(lambda: self.hear_ending(*key))
+        else:
+            self.send(lambda: self.feed(FirstToken(*key)))
+            self.send(lambda: self.feed(HandedOff(*key, decode)))
+            self.workers[decode].held[key] = None
+
+    def feed_failure(self, event: AttemptFailed) -> None:
+        self.feed(event)
+
+    def kill(self, name: str) -> None:
+        del self.workers[name]
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; whoever lives is heard, so silence means something."""
+        target = self.now + seconds
+        while (due := self.dispatcher.next_deadline()) is not None and due <= target:
+            self.now = max(self.now, due)
+            self.feed(Tick())
+            after = self.dispatcher.next_deadline()
+            assert after is None or after > self.now, "a tick at its time moves the deadline"
+        self.now = target
+        self.feed(PulseSeen())
+
+    # ---- what always holds
+
+    def check(self) -> None:
+        book, view = self.dispatcher._book, self.dispatcher.view
+        waiting = book.waiting["chat"]
+        assert len(waiting.fresh) <= RULES.max_waiting
+        assert self.dispatcher.open <= RULES.max_open
+        submitted = {f"r{number}" for number in range(1, self.submitted + 1)}
+        assert set(book._requests) == submitted - set(self.ended), "open until it ends"
+        lined = [request.request_id for line in (waiting.fresh, waiting.resumed) for request in line]
+        placed = [name for there in book._at.values() for name in there]
+        assert sorted(lined + placed) == sorted(book._requests), "in one place each"
+        for request in book._requests.values():
+            assert request.request_id in book._ends, "whoever is open has an end"
+            assert (request.phase is Phase.WAITING) == (request.request_id in lined)
+        for name, worker in view._workers.items():
+            there = list(book._at.get(name, {}).values())
+            assert worker.unanswered == sum(request.phase is Phase.OFFERED for request in there)
+            assert worker.open == sum(not request.decoding for request in there), "a stream leaked in the view"
+
+    # ---- afterwards
+
+    def heal(self) -> None:
+        """All live, the pipe is good: whatever is open must end, and nobody may hold anything."""
+        for name in (*PREFILLS, *DECODES):
+            if name not in self.workers or self.workers[name].draining:
+                self.start(name)
+        self.announce()
+        for _ in range(60):
+            self.deliver_all()
+            for name in (*PREFILLS, *DECODES):
+                while self.workers[name].held:
+                    self.work(name)
+                self.beat(name)
+            self.deliver_all()
+            self.settle_lost_messages()
+            self.now += 0.01
+            if not self.dispatcher.open:
+                break
+        self.deliver_all()
+        assert self.dispatcher.open == 0
+        assert sorted(self.ended) == sorted(f"r{number}" for number in range(1, self.submitted + 1))
+        assert all(not worker.admission.used for worker in self.workers.values())
+        assert all(not worker.open and not worker.unanswered for worker in self.dispatcher.view._workers.values())
+        assert not self.dispatcher._book._at
+
+    def settle_lost_messages(self) -> None:
+        """The timeouts of the gateway: an offer without answer, a stream without progress."""
+        for key in list(self.unanswered):
+            self.time_out_offer(key)
+        for request in list(self.dispatcher._book._requests.values()):
+            if request.phase is Phase.HELD:
+                self.feed(Stalled(request.request_id, request.attempt))

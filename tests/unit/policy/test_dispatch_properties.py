@@ -1,0 +1,105 @@
+"""Whatever the pipe loses, repeats or reorders, and whoever dies: every request ends once, and nothing leaks."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from shared.errors import Code
+from shared.policy.world import BusDown, BusUp
+from tests.unit.policy.relay_world import DECODES, PREFILLS, RelayWorld
+
+WORKERS = (*PREFILLS, *DECODES)
+INDEX = st.integers(0, 1000)
+EXAMPLES = int(os.environ.get("BATON_EXAMPLES", "80"))
+FAULTS = st.sampled_from((None, None, None, Code.ENGINE_FAILED, Code.OVERLOADED, Code.KV_REFUSED))
+
+
+class LossyRelay(RuleBasedStateMachine):
+    """Rules are the faults of the world; its own assertions are the properties."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = RelayWorld()
+
+    @rule(patience=st.sampled_from((0.3, 2.0, 50.0)), priority=st.integers(-1, 1))
+    def request_arrives(self, patience: float, priority: int) -> None:
+        self.world.arrive(patience=patience, priority=priority)
+
+    @precondition(lambda self: self.world.submitted)
+    @rule(which=INDEX)
+    def client_leaves(self, which: int) -> None:
+        self.world.cancel(f"r{which % self.world.submitted + 1}")
+
+    @precondition(lambda self: self.world.pipe)
+    @rule(which=st.lists(INDEX, min_size=1, max_size=4))
+    def messages_arrive_in_any_order(self, which: list[int]) -> None:
+        for index in which:
+            if self.world.pipe:
+                self.world.deliver(index)
+
+    @rule()
+    def all_messages_arrive(self) -> None:
+        self.world.deliver_all()
+
+    @precondition(lambda self: self.world.pipe)
+    @rule(which=INDEX)
+    def message_is_lost(self, which: int) -> None:
+        self.world.pipe.pop(which % len(self.world.pipe))
+
+    @precondition(lambda self: self.world.pipe)
+    @rule(which=INDEX)
+    def message_comes_twice(self, which: int) -> None:
+        self.world.pipe.append(self.world.pipe[which % len(self.world.pipe)])
+
+    @precondition(lambda self: self.world.unanswered)
+    @rule(which=INDEX)
+    def offer_times_out(self, which: int) -> None:
+        keys = list(self.world.unanswered)
+        self.world.time_out_offer(keys[which % len(keys)])
+
+    @rule(name=st.sampled_from(WORKERS), fails=FAULTS, decode=st.sampled_from(DECODES))
+    def worker_works(self, name: str, fails: Code | None, decode: str) -> None:
+        if name in self.world.workers:
+            self.world.work(name, fails=fails, decode=decode)
+
+    @rule(name=st.sampled_from(WORKERS))
+    def worker_beats(self, name: str) -> None:
+        if name in self.world.workers:
+            self.world.beat(name)
+
+    @rule(name=st.sampled_from(WORKERS))
+    def worker_dies_or_returns(self, name: str) -> None:
+        if name in self.world.workers:
+            self.world.kill(name)
+        else:
+            self.world.start(name)
+
+    @rule(name=st.sampled_from(WORKERS))
+    def worker_drains(self, name: str) -> None:
+        if name in self.world.workers:
+            self.world.workers[name].draining = True
+            self.world.workers[name].admission.drain()
+
+    @rule()
+    def monitor_announces(self) -> None:
+        self.world.announce()
+
+    @rule(down=st.booleans())
+    def bus_goes_or_comes(self, *, down: bool) -> None:
+        self.world.feed(BusDown() if down else BusUp())
+
+    @rule(seconds=st.sampled_from((0.1, 0.6, 2.5, 30.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    def teardown(self) -> None:
+        self.world.feed(BusUp())
+        self.world.heal()
+
+
+TestLossyRelay = LossyRelay.TestCase
+TestLossyRelay.settings = settings(
+    max_examples=EXAMPLES, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
