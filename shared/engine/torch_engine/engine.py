@@ -15,7 +15,6 @@ from shared.engine import EngineInfo, EngineLoad, Prefilled, Sequence, Step
 from shared.engine.torch_engine.options import read_options
 from shared.engine.torch_engine.runner import Outcome, Runner
 from shared.engine.torch_engine.worker import (
-    UNREAD_STEPS,
     Answer,
     Command,
     Insert,
@@ -23,7 +22,6 @@ from shared.engine.torch_engine.worker import (
     Release,
     Report,
     Stop,
-    Wake,
     Worker,
 )
 from shared.errors import BadRequest, BatonError, Cancelled, EngineFailed
@@ -49,9 +47,7 @@ class TorchEngine:
 
     def __init__(self, directory: Path, options: Mapping[str, Any], eos_ids: frozenset[int] = frozenset()) -> None:
         checked = read_options(options)
-        self._worker = Worker(
-            build=lambda: Runner(directory, checked, eos_ids), post=self._post, unread=lambda: len(self._unread)
-        )
+        self._worker = Worker(build=lambda: Runner(directory, checked, eos_ids), post=self._post)
         self._held: dict[str, _Held] = {}
         self._asked: set[Answer] = set()
         self._unread: deque[Step] = deque()
@@ -97,6 +93,8 @@ class TorchEngine:
         except BaseException:
             await self.release(sequence.key)  # refused, failed or cancelled: nothing of the key stays
             raise
+        finally:
+            del buffer, held  # an exception keeps this frame, and must not keep the view
 
     async def exported(self, key: str) -> None:
         """Return once the buffer is complete. Raises Cancelled when the sequence is or gets released."""
@@ -113,6 +111,8 @@ class TorchEngine:
         except BaseException:
             await self.release(sequence.key)
             raise
+        finally:
+            del buffer
 
     async def release(self, key: str) -> None:
         """Drop a sequence. When this returns, the thread has let go of it and of its buffer."""
@@ -133,8 +133,7 @@ class TorchEngine:
         """Every step's tokens, in order."""
         while True:
             while self._unread:
-                if len(self._unread) == UNREAD_STEPS:
-                    self._worker.send(Wake())
+                self._worker.has_read()
                 yield self._unread.popleft()
             if self._ended is not None:
                 if self._closed:
@@ -156,6 +155,7 @@ class TorchEngine:
         answer: Answer = self._loop.create_future()
         self._asked.add(answer)
         self._worker.send(command, answer)
+        del command
         try:
             await answer
         finally:
@@ -183,21 +183,19 @@ class TorchEngine:
             self._end(report.ended)
 
     def _settle(self, outcome: Outcome) -> None:
-        """Answer the prefills; the rest is a step."""
+        """Answer the prefills and keep the step for its reader."""
         for key, prefilled in outcome.prefilled:
             held = self._held.get(key)
             if held is not None and not held.first.done():
                 held.first.set_result(prefilled)
-        step = Step(outcome.sampled)
-        for key, error in outcome.failed:
+        for key, error in outcome.unfilled:
             held = self._held.get(key)
-            if key in outcome.prompts:
-                if held is not None:
-                    held.fail(error)
-            else:
-                step.failed.append((key, error))
-                self._held.pop(key, None)
-        for sampled in outcome.sampled:
+            if held is not None:
+                held.fail(error)
+        step = outcome.step
+        for key, _ in step.failed:
+            self._held.pop(key, None)
+        for sampled in step.sampled:
             if sampled.finish is not None:
                 self._held.pop(sampled.key, None)
         if step.sampled or step.failed:

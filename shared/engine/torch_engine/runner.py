@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from shared.engine import EngineLoad, Prefilled, Sampled, Sequence
+from shared.engine import EngineLoad, Prefilled, Sampled, Sequence, Step
 from shared.engine.torch_engine.architecture import read_architecture
 from shared.engine.torch_engine.attention import Geometry
 from shared.engine.torch_engine.batch import lay_out
@@ -30,9 +30,8 @@ class Outcome:
     """What one step brought."""
 
     prefilled: list[tuple[str, Prefilled]] = field(default_factory=list)
-    sampled: list[Sampled] = field(default_factory=list)
-    failed: list[tuple[str, BatonError]] = field(default_factory=list)
-    prompts: set[str] = field(default_factory=set)  # which of the failed were prefills
+    unfilled: list[tuple[str, BatonError]] = field(default_factory=list)  # prompts that failed
+    step: Step = field(default_factory=Step)  # of the decoding sequences
 
 
 class Runner:
@@ -96,7 +95,7 @@ class Runner:
     def step(self) -> Outcome:
         """Run what the scheduler picks and sample."""
         plan = self._scheduler.schedule()
-        outcome = Outcome(failed=[(run.key, _pushed_out()) for run in plan.preempted])
+        outcome = Outcome(step=Step(failed=[(run.key, _pushed_out()) for run in plan.preempted]))
         if plan:
             with torch.inference_mode():
                 self._compute(plan, outcome)
@@ -132,9 +131,8 @@ class Runner:
     def _settle(self, run: Run, drawn: Drawn, outcome: Outcome) -> None:
         """Append the token and see whether it ends the sequence."""
         if drawn.token_id < 0:
-            outcome.failed.append((run.key, EngineFailed("the model's output is not a number")))
-            if run.buffer is not None:
-                outcome.prompts.add(run.key)
+            failed = outcome.step.failed if run.buffer is None else outcome.unfilled
+            failed.append((run.key, EngineFailed("the model's output is not a number")))
             self._scheduler.drop(run.key)
             return
         run.append(drawn.token_id)
@@ -143,7 +141,7 @@ class Runner:
         if run.buffer is not None:
             outcome.prefilled.append((run.key, Prefilled(sampled, run.cached)))
             return
-        outcome.sampled.append(sampled)
+        outcome.step.sampled.append(sampled)
         if finish is not None:
             self._scheduler.drop(run.key)
 

@@ -72,17 +72,19 @@ class Report:
 
 
 class Worker:
-    """`unread` says how many steps the reader is behind. The thread is a daemon: it must not keep a process alive."""
+    """`build` makes the runner and `post` takes the reports, both called in the thread.
 
-    def __init__(
-        self, build: Callable[[], Runner], post: Callable[[Report], object], unread: Callable[[], int]
-    ) -> None:
+    The thread is a daemon: it must not keep a process alive.
+    """
+
+    def __init__(self, build: Callable[[], Runner], post: Callable[[Report], object]) -> None:
         self.runner: Runner | None = None
         self._build = build
         self._post = post
-        self._unread = unread
         self._commands: queue.SimpleQueue[tuple[Command, Answer | None]] = queue.SimpleQueue()
         self._stopped = False
+        self._sent_steps = 0  # written by the thread alone
+        self._read_steps = 0  # written by the loop alone
         self._thread = threading.Thread(target=self._live, name="torch-engine", daemon=True)
 
     @property
@@ -98,11 +100,22 @@ class Worker:
         """Have a command done between two steps."""
         self._commands.put((command, answer))
 
+    def has_read(self) -> None:
+        """The loop has read one more step."""
+        full = self._full
+        self._read_steps += 1
+        if full:
+            self.send(Wake())
+
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread's end, which a Stop brings; whether it came in time."""
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    @property
+    def _full(self) -> bool:
+        return self._sent_steps - self._read_steps >= UNREAD_STEPS
 
     def _live(self) -> None:
         """One life. Whatever goes wrong ends it, and the loop is told."""
@@ -129,9 +142,10 @@ class Worker:
         report = Report(answers=self._obey(runner))
         if report.answers:
             self._post(report)
-        if self._stopped or runner.idle or self._unread() >= UNREAD_STEPS:
+        if self._stopped or runner.idle or self._full:
             return
         outcome = runner.step()
+        self._sent_steps += bool(outcome.step.sampled or outcome.step.failed)
         self._post(Report(outcome=outcome))
         exported = [key for key, _ in outcome.prefilled]
         for key in exported:
@@ -142,7 +156,7 @@ class Worker:
     def _obey(self, runner: Runner) -> list[tuple[Answer, BatonError | None]]:
         """Do all commands that are there; wait for one when there is nothing else to do."""
         answers: list[tuple[Answer, BatonError | None]] = []
-        wait = runner.idle or self._unread() >= UNREAD_STEPS
+        wait = runner.idle or self._full
         while not self._stopped:
             try:
                 command, answer = self._commands.get(block=wait)
