@@ -226,11 +226,11 @@ class Relay:
 
 @asynccontextmanager
 async def relay(
-    nats: Nats, redis_settings: RedisSettings, folder: Path, *, prefills: int = 1, decodes: int = 1
+    nats: Nats, redis_settings: RedisSettings, folder: Path, *, prefills: int = 1, decodes: int = 1, text: str = CONFIG
 ) -> AsyncIterator[Relay]:
     """Start the workers, wait until they are ready and know each other; at the end none is left."""
     config = folder / "baton.toml"
-    config.write_text(CONFIG)
+    config.write_text(text)
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("BATON_")},
         "BATON_NATS__URL": nats.url,

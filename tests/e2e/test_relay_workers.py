@@ -147,3 +147,41 @@ async def test_a_decode_that_starts_late_gets_the_kv_that_waited_for_it(
         await fleet.start(Role.DECODE, "d1")
         await fleet.join("d1")
         assert whole(await fleet.ended(1))
+
+
+async def test_the_torch_engine_decodes_from_a_kv_cache_that_crossed_what_a_recomputed_one_gives(
+    nats_settings: Nats, redis_settings: RedisSettings, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    model = a_tiny_model(tmp_path / "tiny")
+    options = "max_num_seqs = 4\nkv_cache_mb = 8\nthreads = 1\nblock_size = 4"
+    text = f'[scenario.chat]\nmodel = "{model}"\nengine = "torch"\n[scenario.chat.engine_options]\n{options}\n'
+    async with relay(nats_settings, redis_settings, tmp_path, text=text) as fleet:
+        await fleet.place(fleet.request(1, max_tokens=TOKENS))
+        assert whole(await fleet.ended(1))
+        ids = fleet.heard[1].ids.copy()
+        assert len(set(ids)) > 1, "a model that says one thing only would agree with anything"
+        for generated in (1, 5, TOKENS - 2):
+            fleet.heard.clear()
+            await fleet.place(fleet.request(1, max_tokens=TOKENS, attempt=generated, generated=tuple(ids[:generated])))
+            heard = await fleet.ended(1)
+            assert heard.indexes == list(range(generated, TOKENS))
+            assert heard.ids == ids[generated:]
+        await fleet.quiet("p1", "d1")
+
+
+def a_tiny_model(directory: Path) -> Path:
+    """A random model with a tokenizer of one token per byte, as far as its vocabulary goes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    from tests.tiny_models import SHAPE, edit, make
+
+    directory.mkdir()
+    make("gemma 3", directory)
+    edit(directory, eos_token_id=None, max_position_embeddings=512)
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[: SHAPE["vocab_size"]]
+    tokenizer = Tokenizer(models.BPE(vocab={character: k for k, character in enumerate(alphabet)}, merges=[]))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory

@@ -187,6 +187,7 @@ class Relay:
     standings: dict[str, Standing]
     states: dict[str, State]
     freed: list[str]
+    watching: Tasks  # of the engines; a failure there ends the instance
 
     def engine(self, name: str) -> ScriptedEngine:
         engine = self.standings[name].engine
@@ -292,4 +293,4 @@ async def relay(*, decodes: tuple[str, ...] = ("d1",), info: EngineInfo = INFO) 
         peers.learn(member_map(list(decodes)))
         for name in ("p1", *decodes):
             peers.learn(status_of(name, Role.PREFILL if name == "p1" else Role.DECODE))
-        yield Relay(hub, gateway, way, exporter, prefill, workers, standings, states, freed)
+        yield Relay(hub, gateway, way, exporter, prefill, workers, standings, states, freed, watching)

@@ -389,6 +389,9 @@ async def test_the_death_of_an_engine_fails_every_held_attempt_retryably(worker:
             assert [(type(e), e.code, e.retryable) for e in r.gateway.endings(number) if isinstance(e, Failed)] == [
                 (Failed, Code.ENGINE_FAILED, True)
             ]
+        await until(lambda: r.watching.failures == 1)
+        refused = await r.gateway.offer(a_request("r3", attempt=1, stream=3))
+        assert worker == "d1" or isinstance(refused, Rejected)
 
 
 async def test_logprobs_are_sent_where_they_were_asked_for_and_nowhere_else() -> None:
