@@ -20,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: nothing may be importe
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to start. `log` is appended to; None leaves the terminal to the child."""
+    """What to start. `log` is appended to; None leaves the terminal's stderr to the child."""
 
     name: str
     argv: list[str]
@@ -139,7 +139,7 @@ def _spawn(command: Command) -> subprocess.Popen[bytes]:
             env=dict(command.env),
             cwd=command.cwd,
             stdin=subprocess.DEVNULL,
-            stdout=None if command.log is None else log,
+            stdout=log,
             stderr=None if command.log is None else log,
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509  `baton up` has one thread
