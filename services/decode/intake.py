@@ -4,24 +4,22 @@ Owns each attempt from the grant to the freeing of everything it held. Until the
 prefill's, and nothing is said to the gateway about it; from then on it ends here, once. Tokens are `streams`' business.
 """
 
-import asyncio
 import logging
 import time
 from typing import Final
 
-from opentelemetry.context import Context
-
+from services.decode.incoming import Incoming, Withdrawn
 from services.decode.streams import Stream, Streams
 from shared.bus import Delivery, extract
 from shared.engine import EngineInfo
-from shared.errors import BatonError, Code, KvRefused, MalformedMessage
-from shared.kv import Expected, KvReceiver, Staging
+from shared.errors import BatonError, Code, MalformedMessage
+from shared.kv import Expected, KvReceiver
 from shared.messages import Cancel, Done, KvGrant, KvReady, ToDecode, decode
 from shared.policy.admission import DecodeAdmission, Refused
 from shared.policy.known import Key
 from shared.telemetry import ATTEMPT, ERROR_TYPE, GEN_AI_INPUT_TOKENS, GEN_AI_OUTPUT_TOKENS, KV_BYTES, REQUEST_ID
 from shared.worker.roster import Roster
-from shared.worker.running import Running, key_of, left_s
+from shared.worker.running import key_of, left_s
 from shared.worker.standing import Standing
 from shared.worker.tokens import sequence_of
 
@@ -29,45 +27,6 @@ GROWTH_BLOCKS: Final = 1
 """Reserved beyond the tokens that come: a sequence that cannot grow at all is not worth its transfer."""
 
 log = logging.getLogger(__name__)
-
-
-class Withdrawn(BatonError):
-    """Raised in an attempt that prefill wants back: it goes to another decode, so the gateway hears nothing of us."""
-
-    code = Code.CANCELLED
-
-
-class Incoming(Running):
-    """An attempt that was granted room."""
-
-    def __init__(self, offer: KvReady, grant: KvGrant, expected: Expected, context: Context, streams: Streams) -> None:
-        super().__init__(offer.request, grant)
-        self._streams = streams
-        self.offer = offer
-        self.expected = expected
-        self.context = context
-        self.staging: Staging | None = None  # the buffer, once it is here: from then on the attempt is ours
-        self.stream: Stream | None = None
-        self.turn = asyncio.Event()  # a place in the batch is free for it
-
-    def owes(self, error: BatonError) -> bool:
-        """Whether the gateway must hear from us that the attempt ended with this error.
-
-        Not when its stream has ended, nor while prefill has the attempt: it knows that the push was refused, or wants
-        the attempt back. Where a push was cut off on our side, prefill may think us the owner: then it is told twice
-        rather than never.
-        """
-        if isinstance(error, Withdrawn):
-            return False
-        if self.stream is not None:
-            return not self.stream.ended
-        return self.staging is not None or (self.expected.begun and not isinstance(error, KvRefused))
-
-    def stop(self, error: BatonError) -> None:
-        """End the work; from this moment no token of it is published."""
-        if self.stream is not None:
-            self._streams.leave(self.stream)
-        super().stop(error)
 
 
 class Intake:
@@ -119,11 +78,11 @@ class Intake:
         return unfit(offer, self._engine.info)
 
     def _admit(self, delivery: Delivery, offer: KvReady) -> Refused | None:
-        request, now = offer.request, time.monotonic()
+        info, request, now = self._engine.info, offer.request, time.monotonic()
         verdict = self._admission.offer(
             request.request_id,
             request.attempt,
-            blocks=self._engine.info.blocks_for(request.n_tokens) + GROWTH_BLOCKS,
+            blocks=min(info.blocks_for(request.n_tokens) + GROWTH_BLOCKS, info.blocks),
             kv_bytes=offer.kv_bytes,
             deadline=now + left_s(request.expires_ms),
             free_blocks=self._engine.load().free_blocks,

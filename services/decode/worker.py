@@ -3,7 +3,8 @@
 from contextlib import AsyncExitStack
 from typing import Final
 
-from services.decode.intake import Incoming, Intake
+from services.decode.incoming import Incoming
+from services.decode.intake import Intake
 from services.decode.streams import Streams
 from shared.errors import BatonError, Draining
 from shared.instance import Load

@@ -27,6 +27,14 @@ def next_token(tokens: list[int]) -> int:
     return ord("a") + (sum(tokens) * 7 + len(tokens)) % 26
 
 
+def expected_text(tokens: list[int], count: int) -> str:
+    """What a stream without mishaps says."""
+    grown = list(tokens)
+    for _ in range(count):
+        grown.append(next_token(grown))
+    return "".join(map(chr, grown[len(tokens) :]))
+
+
 def kv_of(tokens: list[int]) -> bytes:
     """The buffer's bytes."""
     return bytes((sum(tokens[: i // 64 + 1]) + i) % 256 for i in range(INFO.kv_bytes(len(tokens))))
