@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -34,7 +34,7 @@ from shared.stopping import Stopping
 from shared.tasks import AGAIN_S
 from shared.telemetry import Telemetry, configure_logging
 
-__all__ = ["Assignable", "Instance", "Load", "Service", "Stopping", "main", "run", "serve"]
+__all__ = ["Assignable", "Instance", "Load", "Prepared", "Service", "Stopping", "main", "run", "serve"]
 
 T = TypeVar("T")
 DONE, FAILED, USAGE = 0, 1, 2
@@ -63,6 +63,18 @@ class Service(Protocol):
 
     async def drain(self, seconds: float) -> None:
         """Take nothing new, finish what is held, return when it is done or after so many seconds."""
+        ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A service that has something to do before its loop runs."""
+
+    def prepare(self, config: Config) -> None:
+        """Do what holds the interpreter for seconds: importing torch, parsing a tokenizer.
+
+        On the loop, or in a thread beside it, it would keep the lease from being renewed. Raises BatonError.
+        """
         ...
 
 
@@ -236,10 +248,12 @@ def main(make: Callable[[], Service], arguments: Sequence[str] | None = None) ->
         options = parser.parse_args(arguments)
         service = make()
         config = _identified(load(options.config, _with_options(options)), service.role)
-    except ConfigError as error:
+        configure_logging(config.telemetry, service.role, config.instance.id)
+        if isinstance(service, Prepared):
+            service.prepare(config)
+    except BatonError as error:
         sys.stderr.write(f"{error}\n")
-        return USAGE
-    configure_logging(config.telemetry, service.role, config.instance.id)
+        return USAGE if isinstance(error, ConfigError) else FAILED
     return run(service, config)
 
 
