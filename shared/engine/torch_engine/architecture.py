@@ -72,7 +72,10 @@ def read_architecture(directory: Path) -> Architecture:
     """The architecture of a Hugging Face model directory. Raises ConfigError naming every key at fault."""
     config = _json(directory / "config.json")
     generation = _json(directory / "generation_config.json") if (directory / "generation_config.json").exists() else {}
-    return _Reading(config, generation).architecture()
+    try:
+        return _Reading(config, generation).architecture()
+    except (AttributeError, KeyError, TypeError) as error:  # a value of another shape than anybody writes
+        raise ConfigError([f"{directory / 'config.json'} cannot be understood: {error}"]) from error
 
 
 def _json(path: Path) -> Table:
@@ -101,8 +104,8 @@ class _Reading:
         gemma = family == "gemma3_text"
         hidden, heads = self._count("hidden_size"), self._count("num_attention_heads")
         kv_heads = self._count("num_key_value_heads", 8 if family == "mistral" else 4 if gemma else heads)
-        head_dim = self._count("head_dim", {"gemma3_text": 256, "qwen3": 128}.get(family, hidden // max(heads, 1)))
-        if heads % max(kv_heads, 1):
+        head_dim = self._count("head_dim", {"gemma3_text": 256, "qwen3": 128}.get(family, max(hidden // heads, 1)))
+        if heads % kv_heads:
             self._faults.append(f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}")
         attention_bias = bool(self._config.get("attention_bias", False)) and family != "mistral"
         built = Architecture(
@@ -130,7 +133,7 @@ class _Reading:
             eos_ids=self._eos_ids(),
         )
         if self._faults:
-            raise ConfigError([f"config.json: {fault}" for fault in self._faults])
+            raise ConfigError([f"config.json: {fault}" for fault in dict.fromkeys(self._faults)])
         return built
 
     def _refuse_what_is_not_built(self) -> None:

@@ -65,12 +65,13 @@ def weight_files(directory: Path) -> list[Path]:
     if not index.exists():
         raise EngineFailed(f"{directory} holds neither {single.name} nor {index.name}", fatal=True)
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted({str(name) for name in weight_map.values()})
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise EngineFailed(f"{index} cannot be read: {error!r}", fatal=True) from error
     for name in names:
-        if Path(name).name != name:  # an index must not lead out of its directory
-            raise EngineFailed(f"{index} names {name!r}, which is no plain file name", fatal=True)
+        if Path(name).name != name or not name.endswith(".safetensors"):  # it must not lead out of the directory
+            raise EngineFailed(f"{index} names {name!r}, which is no plain name of a safetensors file", fatal=True)
     return [directory / name for name in names]
 
 
