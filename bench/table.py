@@ -1,4 +1,4 @@
-"""A benchmark's rows: each figure beside a baseline measured in the same run, because machines differ and are shared."""
+"""A benchmark's rows: each figure beside a baseline of the same run, because machines differ and are shared."""
 
 from dataclasses import dataclass
 

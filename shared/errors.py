@@ -87,7 +87,8 @@ class MalformedMessage(BatonError):
     code = Code.MALFORMED
 
     def __init__(self, expected: str, size: int, detail: str = "") -> None:
-        super().__init__(f"malformed message: expected {expected}, got {size} bytes that are not it{detail and ': ' + detail}")
+        why = detail and f": {detail}"
+        super().__init__(f"malformed message: expected {expected}, got {size} bytes that are not it{why}")
         self.expected = expected
         self.size = size
 

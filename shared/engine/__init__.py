@@ -130,7 +130,7 @@ class Engine(Protocol):
     def steps(self) -> AsyncIterator[Step]:
         """Every decode step's tokens, in order; one reader. Ends at close; raises EngineFailed when the engine dies.
 
-        A sequence that runs out of blocks fails with Overloaded (retryable): its preemption is the next attempt's start.
+        One that runs out of blocks fails with Overloaded (retryable): its preemption is the next attempt's start.
         """
         ...
 
