@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import save_file
-from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+from tqdm import tqdm
 
 from shared.models.gguf import Gguf
 from shared.models.known import FORMAT, KNOWN, MARKER, Known, imported, models_directory
