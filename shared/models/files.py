@@ -72,8 +72,9 @@ class ModelFiles:
         return tuple(text for text in stop if isinstance(text, str)) if isinstance(stop, list) else ()
 
     def sampling(self) -> dict[str, float]:
-        """The values in generation_config.json that are numbers."""
-        found = {name: self._generation.get(name) for name in SAMPLING_NAMES}
+        """What generation_config.json says, and over it what Baton's import says."""
+        said = self._generation | self._table(self._marker, "sampling")
+        found = {name: said.get(name) for name in SAMPLING_NAMES}
         return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
     def _json(self, name: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from shared.models.gguf import Gguf
 from shared.models.known import FORMAT, KNOWN, MARKER, Known, imported, models_directory
-from shared.models.transcript import DEFAULT_STOP, TEMPLATE
+from shared.models.transcript import DEFAULT_STOP, SAMPLING, TEMPLATE
 
 
 class ImportFailed(Exception):
@@ -95,7 +95,9 @@ def _write(known: Known, part: Path) -> None:
         },
     )
     (part / "chat_template.jinja").write_text(TEMPLATE)
-    _write_json(part / MARKER, {"format": FORMAT, "source_sha256": known.sha256, "default_stop": DEFAULT_STOP})
+    # not in generation_config.json, where they would make a plain `generate` of transformers draw lots
+    marker = {"format": FORMAT, "source_sha256": known.sha256, "default_stop": DEFAULT_STOP, "sampling": SAMPLING}
+    _write_json(part / MARKER, marker)
 
 
 def _assemble(known: Known, target: Path) -> Path:

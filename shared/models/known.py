@@ -16,7 +16,7 @@ from typing import Final
 
 from shared.errors import ConfigError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of an imported directory. Raise it when an import would write something else: older directories are made anew."""
 MARKER: Final = "baton.json"
 """Written into an imported directory; holds FORMAT and what Hugging Face's files have no place for."""

@@ -33,3 +33,6 @@ light is sunlight that it reflects.\\n' }}
 """
 
 DEFAULT_STOP: Final = ["\nUser:", "\nAssistant:"]
+
+SAMPLING: Final = {"temperature": 0.7, "top_k": 64, "top_p": 0.95}
+"""For what a client leaves open: a small model at temperature 1 wanders off."""

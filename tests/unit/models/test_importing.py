@@ -76,6 +76,7 @@ def test_an_imported_model_is_resolved_by_name(assembled: list[Path]) -> None:
     spec = resolve("tiny", "torch", {})
     assert (spec.name, spec.context, spec.bos_id, spec.eos_ids) == ("tiny", 128, 2, {1})
     assert spec.default_stop == ("\nUser:", "\nAssistant:")
+    assert spec.sampling == {"temperature": 0.7, "top_k": 64, "top_p": 0.95}
     assert spec.chat_template.startswith("{{ bos_token }}")
 
 
