@@ -17,26 +17,34 @@ class WorkerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self._rejections = Counter("baton_rejections", "Offers that were refused, by code", ["code"], registry=registry)
-        self._endings = Counter(
-            "baton_attempt_endings", "How accepted attempts ended here", ["outcome"], registry=registry
+        self._rejections = Counter(
+            "baton_worker_rejections", "Offers that were refused, by code", ["code"], registry=registry
         )
-        self._malformed = Counter("baton_malformed_messages", "Messages that were no message", registry=registry)
-        self._steps = Counter("baton_steps", "Engine steps that were published", registry=registry)
-        self._tokens = Counter("baton_tokens", "Tokens sampled", registry=registry)
-        self._lost_frames = Counter("baton_lost_frames", "Frames the bus did not take", registry=registry)
-        self._push_failures = Counter("baton_kv_push_failures", "Pushes refused or lost", ["code"], registry=registry)
-        self._kv_bytes = Counter("baton_kv_bytes", "KV bytes handed over", ["transport"], registry=registry)
+        self._endings = Counter(
+            "baton_worker_attempt_endings", "How accepted attempts ended here", ["outcome"], registry=registry
+        )
+        self._malformed = Counter("baton_worker_malformed_messages", "Messages that were no message", registry=registry)
+        self._steps = Counter("baton_worker_steps", "Engine steps that were published", registry=registry)
+        self._tokens = Counter("baton_worker_tokens", "Tokens sampled", registry=registry)
+        self._lost_frames = Counter("baton_worker_lost_frames", "Frames the bus did not take", registry=registry)
+        self._push_failures = Counter(
+            "baton_worker_kv_push_failures", "Pushes refused or lost", ["code"], registry=registry
+        )
+        self._kv_bytes = Counter("baton_worker_kv_bytes", "KV bytes handed over", ["transport"], registry=registry)
         self._kv_seconds = Histogram(
-            "baton_kv_push_seconds", "One KV push, ticket to word", ["transport"], buckets=SECONDS, registry=registry
+            "baton_worker_kv_push_seconds",
+            "One KV push, ticket to word",
+            ["transport"],
+            buckets=SECONDS,
+            registry=registry,
         )
         self._prefill_seconds = Histogram(
-            "baton_prefill_seconds", "Prompt to first token", buckets=SECONDS, registry=registry
+            "baton_worker_prefill_seconds", "Prompt to first token", buckets=SECONDS, registry=registry
         )
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Show a number that is read when it is scraped."""
-        Gauge(f"baton_{name}", text, registry=self.registry).set_function(value)
+        Gauge(f"baton_worker_{name}", text, registry=self.registry).set_function(value)
 
     def rejected(self, code: Code) -> None:
         """Count an offer that was refused."""

@@ -33,7 +33,7 @@ async def open_standing(instance: Instance, stack: AsyncExitStack) -> Standing:
         raise ConfigError([f"there is no scenario {instance.scenario!r} for {instance.id} to serve"])
     spec = await asyncio.to_thread(resolve, settings.model, settings.engine, settings.engine_options)
     tokenizer = await asyncio.to_thread(open_tokenizer, spec)
-    engine = open_engine(settings, spec)
+    engine = await asyncio.to_thread(open_engine, settings, spec)  # importing torch takes longer than a lease lasts
     stack.push_async_callback(engine.close)
     await engine.start()
     arena = Arena(instance.config.kv.staging_mb * MIB)

@@ -59,7 +59,7 @@ max_num_seqs = 8
 kv_bytes_per_token = 512
 max_model_len = 2048
 """
-LEAKS = ("baton_slots_in_use", "baton_staging_in_use_bytes", "baton_streams")
+LEAKS = ("baton_worker_slots_in_use", "baton_worker_staging_in_use_bytes", "baton_worker_streams")
 
 
 @dataclass

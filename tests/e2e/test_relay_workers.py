@@ -35,8 +35,8 @@ async def test_tokens_stream_over_two_processes_and_nothing_is_held_after(
         assert [(h.stream, h.decode) for h in fleet.handed_off] == [(1, "d1")]
         await fleet.quiet("p1", "d1")
         prefill, decode = await fleet.metrics("p1"), await fleet.metrics("d1")
-        assert prefill["baton_kv_bytes_total"] == decode["baton_kv_bytes_total"] > 0
-        assert prefill["baton_kv_push_seconds_count"] == 1
+        assert prefill["baton_worker_kv_bytes_total"] == decode["baton_worker_kv_bytes_total"] > 0
+        assert prefill["baton_worker_kv_push_seconds_count"] == 1
 
 
 async def test_many_requests_share_the_slots_and_each_ends_once_and_whole(
@@ -135,7 +135,7 @@ async def test_malformed_bytes_are_answered_and_the_services_stay_up(
         for subject in (fleet.subjects.cancel("chat"), fleet.subjects.map("chat"), fleet.subjects.status("chat", "x")):
             await fleet.bus.publish(subject, data)
         assert whole(await a_whole_answer(fleet, 1))
-        assert (await fleet.metrics("p1"))["baton_malformed_messages_total"] == 4
+        assert (await fleet.metrics("p1"))["baton_worker_malformed_messages_total"] == 4
 
 
 async def test_a_decode_that_starts_late_gets_the_kv_that_waited_for_it(

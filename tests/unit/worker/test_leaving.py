@@ -189,7 +189,7 @@ async def test_a_frame_the_bus_does_not_take_ends_its_streams_and_frees_them() -
         r.engine("d1").step()
         await until(lambda: not len(r.decodes["d1"].roster))
         await r.quiet()
-        assert r.metric("d1", "baton_lost_frames_total") == 1
+        assert r.metric("d1", "baton_worker_lost_frames_total") == 1
         bus._unsent = 0  # type: ignore[attr-defined]
         await r.gateway.offer(a_request(attempt=1, tokens=(1, 2, 3, 4), stopping=Stopping(max_tokens=2)))
         await r.steps("d1", 1)

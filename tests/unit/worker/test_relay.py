@@ -36,8 +36,8 @@ async def test_a_request_runs_from_offer_to_finish_and_leaves_nothing_behind() -
         ]
         assert [(h.decode, h.attempt) for h in r.gateway.handed_off] == [("d1", 0)]
         await r.quiet()
-        assert r.metric("d1", "baton_attempt_endings_total", outcome="length") == 1
-        assert r.metric("p1", "baton_attempt_endings_total", outcome="handed_off") == 1
+        assert r.metric("d1", "baton_worker_attempt_endings_total", outcome="length") == 1
+        assert r.metric("p1", "baton_worker_attempt_endings_total", outcome="handed_off") == 1
 
 
 async def test_the_first_token_is_sent_before_the_kv_has_left() -> None:
@@ -183,7 +183,7 @@ async def test_what_no_worker_would_take_is_refused_for_good(changes: dict[str, 
         answer = await r.gateway.offer(a_request(**changes))  # type: ignore[arg-type]
         assert isinstance(answer, Rejected)
         assert (answer.code, answer.retryable) == (code, False)
-        assert r.metric("p1", "baton_rejections_total", code=code.value) == 1
+        assert r.metric("p1", "baton_worker_rejections_total", code=code.value) == 1
         assert r.prefill.load().free == 2
 
 
@@ -194,7 +194,7 @@ async def test_bytes_that_are_no_offer_get_an_answer_and_hurt_nobody(worker: str
         subject = SUBJECTS.prefill("chat", "p1") if worker == "p1" else SUBJECTS.decode("chat", "d1")
         answer: Rejected = await r.gateway.bus.request(subject, data, Rejected, timeout_s=5.0)
         assert (answer.code, answer.retryable) == (Code.MALFORMED, False)
-        assert r.metric(worker, "baton_malformed_messages_total") == 1
+        assert r.metric(worker, "baton_worker_malformed_messages_total") == 1
         await r.gateway.offer(a_request(stopping=Stopping(max_tokens=2)))
         await r.steps("d1", 1)
         await until(r.gateway.endings)

@@ -101,7 +101,7 @@ async def test_a_wrong_fingerprint_is_refused_by_decode() -> None:
         r.engine("d1").become(replace(INFO, fingerprint="another"))
         await r.gateway.offer(a_request(expires_ms=int((time.time() + 0.4) * 1000)))
         await until(r.gateway.endings)
-        assert r.metric("d1", "baton_rejections_total", code="kv_refused") >= 1
+        assert r.metric("d1", "baton_worker_rejections_total", code="kv_refused") >= 1
         assert r.way.pushes == 0
         await r.quiet()
 
