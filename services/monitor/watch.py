@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from services.monitor.book import Book
 from services.monitor.leadership import NAME, Leadership
 from shared.errors import Unavailable
-from shared.messages import InstanceRecord, Status
+from shared.messages import InstanceRecord, State, Status
 from shared.policy.fleet_events import ConnectionRefused, LeaseLost
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -33,8 +33,13 @@ class Watch:
         self._probing = asyncio.Semaphore(PROBES)
 
     async def leases(self, statuses: Mapping[str, Status]) -> None:
-        """Compare what instances said with the leases that Redis holds; silence of Redis says nothing."""
-        known = {name: status.epoch for name, status in statuses.items()}  # before asking: a lease precedes its status
+        """Compare what instances said with the leases that Redis holds; silence of Redis says nothing.
+
+        One that is starting may lose its lease to the model that it loads; its silence is the decider's to bound.
+        """
+        known = {  # before asking: a lease precedes its status
+            name: status.epoch for name, status in statuses.items() if status.state is not State.STARTING
+        }
         try:
             held = await self._book.leases(NAME, known)
             self.records = await self._book.records()
