@@ -87,6 +87,7 @@ class Completions:
         try:
             await call.ended
         except BatonError as error:
+            self._desk.refused(error)
             events.stream.fail(as_json(error))
         else:
             events.end(call.usage)

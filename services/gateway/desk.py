@@ -50,8 +50,15 @@ class Desk:
         self.in_flight += 1
         try:
             yield
+        except BatonError as error:
+            self.refused(error)
+            raise
         finally:
             self.in_flight -= 1
+
+    def refused(self, error: BatonError) -> None:
+        """Count a bad ending."""
+        self._metrics.refusals.labels(str(error.code)).inc()
 
     def knows(self, key: str) -> bool:
         """Check a client's key in constant time; every key is good where none is configured."""
@@ -92,10 +99,7 @@ class Desk:
         """End a call in whatever state, and account for it."""
         self._relay.close(call)
         error = call.ended.exception()
-        known = error if isinstance(error, BatonError) else None
-        if known is not None:
-            self._metrics.refusals.labels(str(known.code)).inc()
-        self._relay.describe(call, known)
+        self._relay.describe(call, error if isinstance(error, BatonError) else None)
 
     def cut(self, call: Call) -> None:
         """End the call of a client that does not read."""

@@ -71,7 +71,10 @@ class HttpEntrance:
         label, status = "other", CLIENT_GONE
         try:
             label, methods, route = self._find(request.path)
-            response = await self._answered(request, methods, route)
+            if methods and request.method not in methods:
+                response: web.StreamResponse = _wrong_method(request, methods)
+            else:
+                response = await self._answered(request, route)
             status = response.status
         finally:
             self._metrics.requests.labels(label, str(status)).inc()
@@ -89,10 +92,8 @@ class HttpEntrance:
             return f"{MODEL_PATH}{{id}}", ("GET", "HEAD"), self._model
         return "other", (), self._missing
 
-    async def _answered(self, request: web.BaseRequest, methods: tuple[str, ...], route: Route) -> web.StreamResponse:
+    async def _answered(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         try:
-            if methods and request.method not in methods:
-                return _wrong_method(request, methods)
             return await route(request)
         except BatonError as error:
             return _refusal(error)
@@ -101,7 +102,7 @@ class HttpEntrance:
         except web.HTTPRequestTimeout:
             return _error(408, "the body did not come in time", "request_timeout")
         except ConnectionError:  # the client is gone: nobody is left to hear of it
-            raise
+            return web.Response(status=CLIENT_GONE)
         except Exception as error:
             log.exception("a request failed inside the gateway", extra={"request": request[ID]})
             return _refusal(BatonError(str(error)))

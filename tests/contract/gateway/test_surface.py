@@ -89,12 +89,15 @@ async def test_tokens_come_and_go(house: House) -> None:
 
 async def test_health_and_metrics_are_served(house: House, client: AsyncOpenAI) -> None:
     await client.chat.completions.create(model="chat", messages=HELLO)
+    with pytest.raises(openai.BadRequestError):
+        await client.chat.completions.create(model="chat", messages=[])
     for path, word in (("/healthz", b"ok"), ("/readyz", b"ready"), ("/metrics", b"baton_gateway_frames_tokens_total")):
         status, _, body = parts(
             await raw(house, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         )
         assert status == 200
         assert word in body
+    assert b'baton_gateway_refusals_total{code="bad_request"}' in body
     assert b'baton_gateway_requests_total{route="/v1/chat/completions",status="200"}' in body
     assert b'baton_gateway_time_to_first_token_seconds_count{scenario="chat"}' in body
 
