@@ -121,6 +121,13 @@ class Intake:
         return None
 
     async def _carry(self, incoming: Incoming, delivery: Delivery) -> None:
+        try:
+            await self._live(incoming, delivery)
+        finally:
+            self._roster.exit(incoming)  # last of all: a drain waits for the endings, too
+
+    async def _live(self, incoming: Incoming, delivery: Delivery) -> None:
+        """Answer the offer, do the work, free everything, and say how it ended where no frame did."""
         request = incoming.request
         attributes: dict[str, str | int] = {
             REQUEST_ID: request.request_id,
@@ -176,7 +183,6 @@ class Intake:
             if incoming.staging is not None:
                 incoming.staging.release()
             self._admit_next(self._admission.ended(incoming.request_id, incoming.attempt))
-            self._roster.exit(incoming)
 
     def _admit_next(self, keys: list[Key]) -> None:
         """Give these attempts their turn to enter the batch."""

@@ -43,6 +43,13 @@ class Prompts:
         self._free = free
 
     async def carry(self, slot: Slot, delivery: Delivery) -> None:
+        """Carry an attempt from its acceptance until it holds nothing and its ending is sent."""
+        try:
+            await self._carry(slot, delivery)
+        finally:
+            self._roster.exit(slot)  # last of all: a drain waits for the endings, too
+
+    async def _carry(self, slot: Slot, delivery: Delivery) -> None:
         """Answer the offer, do the work, free everything, and say how it ended if the work did not."""
         request = slot.request
         attributes: dict[str, str | int] = {
@@ -64,7 +71,6 @@ class Prompts:
                     await self._engine.release(slot.key)
                 finally:
                     self._free(slot)
-                    self._roster.exit(slot)
             if error is not None and not slot.ended:
                 await self._roster.tell(request, error)
 

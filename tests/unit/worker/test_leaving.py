@@ -92,6 +92,22 @@ async def test_a_worker_whose_tenure_is_broken_ends_what_it_holds_retryably(phas
         await until(lambda: r.gateway.handed_off and r.gateway.handed_off[-1].attempt == 1)
 
 
+async def test_a_drain_is_over_only_when_the_endings_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with relay() as r:
+        await computing(r)
+        sender, sent = r.standings["p1"].sender, []
+        end = sender.end
+
+        async def slowly(gateway: str, *ended: Finished | Failed) -> None:
+            await asyncio.sleep(0.05)
+            await end(gateway, *ended)
+            sent.extend(ended)
+
+        monkeypatch.setattr(sender, "end", slowly)
+        await r.prefill.drain(0)
+        assert [type(e) for e in sent] == [Failed]
+
+
 async def test_a_drain_lets_what_is_held_finish_and_takes_nothing_new() -> None:
     async with relay() as r:
         await pushing(r)
