@@ -161,3 +161,67 @@ async def test_the_death_of_an_engine_fails_every_held_attempt_retryably(worker:
         await until(lambda: r.watching.failures == 1)
         refused = await r.gateway.offer(a_request("r3", attempt=1, stream=3))
         assert worker == "d1" or isinstance(refused, Rejected)
+
+
+# ---- frames and texts that cannot be sent -----------------------------------------------------------------------------
+
+
+async def test_a_frame_above_the_size_limit_goes_out_in_parts() -> None:
+    async with relay() as r:
+        stop = ["x" * 64]
+        for number in (1, 2):
+            await r.gateway.offer(a_request(f"r{number}", stream=number, stopping=Stopping(max_tokens=3, stop=stop)))
+        await until(lambda: len(r.engine("d1").held) == 2)
+        for stream in r.decodes["d1"]._streams._live.values():
+            stream.text = _Long()
+        before = len(r.gateway.frames)
+        r.engine("d1").step()
+        await until(lambda: len(r.gateway.frames) == before + 2)
+        assert sorted(s for frame in r.gateway.frames[before:] for s in frame.streams) == [1, 2]
+
+
+async def test_a_token_whose_text_fits_no_message_ends_its_stream_for_good() -> None:
+    async with relay() as r:
+        await r.gateway.offer(a_request())
+        await until(lambda: r.engine("d1").held and r.gateway.handed_off)
+        for stream in r.decodes["d1"]._streams._live.values():
+            stream.text = _Long(1 << 20)
+        r.engine("d1").step()
+        await until(r.gateway.endings)
+        ending = r.gateway.endings()[0]
+        assert isinstance(ending, Failed)
+        assert (ending.code, ending.retryable) == (Code.TOO_LARGE, False)
+        await r.quiet()
+
+
+class _Long:
+    """A text whose every token is long."""
+
+    matched = None
+
+    def __init__(self, length: int = 600_000) -> None:
+        self._length = length
+
+    def push(self, token_id: int) -> str:
+        return "y" * self._length
+
+    def flush(self) -> str:
+        return ""
+
+
+class _Broken(_Long):
+    def push(self, token_id: int) -> str:
+        raise ValueError(token_id)
+
+
+async def test_a_stream_whose_text_breaks_does_not_take_the_batch_along() -> None:
+    async with relay() as r:
+        for number in (1, 2):
+            await r.gateway.offer(a_request(f"r{number}", stream=number, stopping=Stopping(max_tokens=3)))
+        await until(lambda: len(r.engine("d1").held) == 2)
+        r.decodes["d1"]._streams._live["r1#0"].text = _Broken()
+        await r.steps("d1", 2)
+        await until(lambda: r.gateway.endings(1) and r.gateway.endings(2))
+        assert [(type(e), getattr(e, "code", "")) for e in r.gateway.endings(1)] == [(Failed, Code.INTERNAL)]
+        assert [type(e) for e in r.gateway.endings(2)] == [Finished]
+        await r.quiet()
