@@ -8,10 +8,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from shared.config import Nats, RedisSettings
 from tests.servers import NatsServer, RedisServer
+
+# how long an example takes says something about the machine, not about the code
+settings.register_profile("baton", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("baton")
 
 GRACE_S = 3.0
 """For what a library ends in the background after it was closed."""

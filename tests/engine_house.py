@@ -15,6 +15,9 @@ from shared.messages import Finish, Sampling, Stopping
 from shared.models import ModelSpec, resolve
 
 DEADLINE_S = 30.0
+PROMPT = [84, 104, 101, 32, 102, 111, 120, 32, 105, 115]
+"""Ten tokens: two blocks and a half."""
+OTHERS = [PROMPT[:1], PROMPT[:4], PROMPT[:5], PROMPT * 3, [101, *PROMPT], PROMPT[::-1]]
 SIM_OPTIONS = {"prefill_ms": [0, 0, 0], "decode_step_ms": 0, "kv_bytes_per_token": 100}
 SIZES = {"block_size": 4, "num_blocks": 64, "max_num_seqs": 16, "max_model_len": 128}
 
@@ -30,6 +33,12 @@ def sequence(
 def buffer_for(engine: Engine, tokens: int) -> memoryview:
     """Full of another request's bytes."""
     return memoryview(bytearray(b"\xa5" * engine.info.kv_bytes(tokens)))
+
+
+def assert_empty(engine: Engine) -> None:
+    """Nothing is held, and every block is free."""
+    load = engine.load()
+    assert (load.sequences, load.free_blocks) == (0, engine.info.blocks)
 
 
 @dataclass

@@ -1,0 +1,28 @@
+"""Every kind of engine, for the contract suite."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine_house import House, house
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    from tests.tiny_models import edit, make
+
+    directory = tmp_path_factory.mktemp("tiny")
+    make("gemma 3", directory)
+    # no token ends a text unless a test says so; and room for more than the sizes that tests ask for
+    edit(directory, eos_token_id=None, max_position_embeddings=1024)
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    return directory
+
+
+@pytest.fixture(params=["sim", "torch"])
+async def engines(request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    directory = request.getfixturevalue("tiny_model") if request.param == "torch" else None
+    async with house(request.param, directory) as made:
+        yield made
