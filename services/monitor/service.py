@@ -27,6 +27,9 @@ from shared.tasks import Tasks
 
 LOOK_S = 0.1
 """How often the clock and the connection are looked at."""
+SETTLE_S = 30.0
+"""For those who are to work here to show up, before a standby is sent into a place where nobody was ever seen. A cold
+container took 17 s to its first word; a place that somebody was seen to leave is filled at once."""
 LATE = 1.5
 """Heartbeats without a status after which an instance's health port is tried."""
 
@@ -53,7 +56,7 @@ class Monitor:
         fleet = instance.config.fleet
         self._instance = instance
         self._tasks = Tasks(instance.id, on_failure=self._task_failed)
-        rules = FleetRules(heartbeat_s=fleet.heartbeat_s, misses=fleet.heartbeat_misses)
+        rules = FleetRules(heartbeat_s=fleet.heartbeat_s, misses=fleet.heartbeat_misses, settle_s=SETTLE_S)
         self._fleet = Fleet(wanted(instance.config), rules)
         self._book = Book(instance.redis)
         self._sight = Sight()
