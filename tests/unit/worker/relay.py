@@ -205,8 +205,9 @@ class Relay:
         return counts
 
     async def quiet(self) -> None:
-        """Return when nothing is held any more."""
+        """Return when nothing is held any more and the gateway has heard everything."""
         await until(lambda: not any(self.held().values()))
+        await self.gateway.bus.flush(1.0)  # what was published last is on its way to the gateway
 
     async def steps(self, name: str, count: int) -> None:
         """Let a decode make steps, once it has something to decode."""

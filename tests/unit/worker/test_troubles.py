@@ -163,7 +163,7 @@ async def test_the_death_of_an_engine_fails_every_held_attempt_retryably(worker:
         assert worker == "d1" or isinstance(refused, Rejected)
 
 
-# ---- frames and texts that cannot be sent -----------------------------------------------------------------------------
+# ---- frames and texts that cannot be sent ----------------------------------------------------------------------------
 
 
 async def test_a_frame_above_the_size_limit_goes_out_in_parts() -> None:
