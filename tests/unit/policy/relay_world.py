@@ -102,6 +102,7 @@ class RelayWorld:
 
     def end(self, name: str, how: str) -> None:
         assert name not in self.ended, "one ending"
+        assert name not in self.live, "whoever may hold the request was told"
         self.ended[name] = how
 
     def arrive(self, *, patience: float, priority: int) -> None:
