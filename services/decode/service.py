@@ -3,10 +3,11 @@
 from contextlib import AsyncExitStack
 
 from services.decode.worker import DecodeWorker
+from shared.config import Config
 from shared.instance import Instance, Load
 from shared.kv.receiver import Receiver
 from shared.messages import Role
-from shared.worker.opening import open_standing, taken_over
+from shared.worker.opening import open_model, open_standing, taken_over
 
 
 class Decode:
@@ -17,9 +18,13 @@ class Decode:
     def __init__(self) -> None:
         self._worker: DecodeWorker | None = None
 
+    def prepare(self, config: Config) -> None:
+        """Import the engine and load the tokenizer."""
+        self._model = open_model(config)
+
     async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
-        """Load the engine, open the way in for KV, then listen."""
-        standing = await open_standing(instance, stack)
+        """Start the engine, open the way in for KV, then listen."""
+        standing = await open_standing(instance, self._model, stack)
         receiver = await Receiver.open(instance.config.kv, standing.arena)
         stack.push_async_callback(receiver.close)
         self._worker = worker = DecodeWorker(standing, receiver)

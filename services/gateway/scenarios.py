@@ -3,7 +3,6 @@
 Owns the answer to "which scenario does this request mean". Loads tokenizers, never weights.
 """
 
-import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,11 +71,9 @@ class Scenarios:
         return scenario
 
 
-async def open_scenarios(config: Config, threads: ThreadPoolExecutor) -> Scenarios:
-    """Load every scenario's tokenizer, in threads. Raises BatonError when a model cannot be found."""
-    loop = asyncio.get_running_loop()
-    made = [loop.run_in_executor(threads, _open, *item, threads) for item in config.scenarios.items()]
-    return Scenarios(list(await asyncio.gather(*made)))
+def open_scenarios(config: Config, threads: ThreadPoolExecutor) -> Scenarios:
+    """Load every scenario's tokenizer. Takes seconds. Raises BatonError when a model cannot be found."""
+    return Scenarios([_open(name, settings, threads) for name, settings in config.scenarios.items()])
 
 
 def _open(name: str, settings: ScenarioSettings, threads: ThreadPoolExecutor) -> Scenario:

@@ -41,15 +41,19 @@ class Gateway:
     def __init__(self) -> None:
         self._bound = 0
         self.port = 0
+        self._threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="prompt")
+
+    def prepare(self, config: Config) -> None:
+        """Load the tokenizers."""
+        self._scenarios = open_scenarios(config, self._threads)
 
     async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
-        """Load tokenizers, connect the parts, subscribe, listen."""
+        """Connect the parts, subscribe, listen."""
         config = instance.config
         self._instance = instance
         self._bound = config.gateway.max_streams
-        threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="prompt")
-        stack.callback(threads.shutdown, wait=False, cancel_futures=True)
-        scenarios = await open_scenarios(config, threads)
+        stack.callback(self._threads.shutdown, wait=False, cancel_futures=True)
+        scenarios = self._scenarios
         metrics = Metrics(instance.telemetry.registry)
         self._view = FleetView(_view_rules(config), watcher=instance.id)
         self._dispatcher = Dispatcher(self._view, _dispatch_rules(config))

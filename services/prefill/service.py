@@ -3,10 +3,11 @@
 from contextlib import AsyncExitStack
 
 from services.prefill.worker import PrefillWorker
+from shared.config import Config
 from shared.instance import Instance, Load
 from shared.kv.sender import Sender
 from shared.messages import Role
-from shared.worker.opening import open_standing, taken_over
+from shared.worker.opening import open_model, open_standing, taken_over
 
 
 class Prefill:
@@ -17,9 +18,13 @@ class Prefill:
     def __init__(self) -> None:
         self._worker: PrefillWorker | None = None
 
+    def prepare(self, config: Config) -> None:
+        """Import the engine and load the tokenizer."""
+        self._model = open_model(config)
+
     async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
-        """Load the engine, then listen."""
-        standing = await open_standing(instance, stack)
+        """Start the engine, then listen."""
+        standing = await open_standing(instance, self._model, stack)
         sender = Sender(standing.arena, instance.config.kv)
         stack.push_async_callback(sender.close)
         self._worker = worker = PrefillWorker(

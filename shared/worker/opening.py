@@ -3,18 +3,21 @@
 Owns nothing afterwards: everything closes with the stack, in reverse.
 """
 
-import asyncio
 import logging
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
+from shared.config import Config
+from shared.engine import Engine
 from shared.engine.opening import open_engine
 from shared.errors import ConfigError, LeaseLost
 from shared.instance import Instance
 from shared.kv.arena import Arena
 from shared.messages import State
 from shared.models import resolve
+from shared.models.spec import ModelSpec
 from shared.policy.placement import FleetView, ViewRules
-from shared.text import open_text, open_tokenizer
+from shared.text import Tokenizer, open_text, open_tokenizer
 from shared.worker.announcer import Announcer
 from shared.worker.frames import FrameSender
 from shared.worker.metrics import WorkerMetrics
@@ -26,14 +29,28 @@ MIB = 1 << 20
 log = logging.getLogger(__name__)
 
 
-async def open_standing(instance: Instance, stack: AsyncExitStack) -> Standing:
-    """Load the engine and gather the rest. Raises ConfigError, EngineFailed."""
-    settings = instance.config.scenarios.get(instance.scenario)
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What takes the interpreter seconds to make: imports and a parsed tokenizer. The engine is not started."""
+
+    spec: ModelSpec
+    tokenizer: Tokenizer
+    engine: Engine
+
+
+def open_model(config: Config) -> Model:
+    """Make the model of this instance's scenario. Raises ConfigError."""
+    name = config.instance.scenario
+    settings = config.scenarios.get(name)
     if settings is None:
-        raise ConfigError([f"there is no scenario {instance.scenario!r} for {instance.id} to serve"])
-    spec = await asyncio.to_thread(resolve, settings.model, settings.engine, settings.engine_options)
-    tokenizer = await asyncio.to_thread(open_tokenizer, spec)
-    engine = await asyncio.to_thread(open_engine, settings, spec)  # importing torch takes longer than a lease lasts
+        raise ConfigError([f"there is no scenario {name!r} to serve; write [scenario.{name}] or choose another"])
+    spec = resolve(settings.model, settings.engine, settings.engine_options)
+    return Model(spec, open_tokenizer(spec), open_engine(settings, spec))
+
+
+async def open_standing(instance: Instance, model: Model, stack: AsyncExitStack) -> Standing:
+    """Start the engine and gather the rest. Raises EngineFailed."""
+    spec, tokenizer, engine = model.spec, model.tokenizer, model.engine
     stack.push_async_callback(engine.close)
     await engine.start()
     arena = Arena(instance.config.kv.staging_mb * MIB)

@@ -214,6 +214,7 @@ async def open_house(
     fleet = Fleet(bus, subjects)
     await fleet.open()
     gateway, stopping = Gateway(), Stopping()
+    gateway.prepare(config)
     life = asyncio.ensure_future(serve(gateway, config, stopping))
     try:
         deadline = asyncio.get_running_loop().time() + 10
