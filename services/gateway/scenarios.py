@@ -73,7 +73,7 @@ class Scenarios:
 
 def open_scenarios(config: Config, threads: ThreadPoolExecutor) -> Scenarios:
     """Load every scenario's tokenizer. Takes seconds. Raises BatonError when a model cannot be found."""
-    return Scenarios([_open(name, settings, threads) for name, settings in config.scenarios.items()])
+    return Scenarios(list(threads.map(lambda item: _open(*item, threads), config.scenarios.items())))
 
 
 def _open(name: str, settings: ScenarioSettings, threads: ThreadPoolExecutor) -> Scenario:
