@@ -6,7 +6,7 @@ import sys
 
 from bench.table import Row, render
 
-NAMES = ("kv", "engine", "gateway")
+NAMES = ("gateway", "decode", "engine", "kv")
 
 
 def main() -> int:

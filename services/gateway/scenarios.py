@@ -73,7 +73,8 @@ class Scenarios:
 
 def open_scenarios(config: Config, threads: ThreadPoolExecutor) -> Scenarios:
     """Load every scenario's tokenizer. Takes seconds. Raises BatonError when a model cannot be found."""
-    return Scenarios(list(threads.map(lambda item: _open(*item, threads), config.scenarios.items())))
+    opened = threads.map(lambda name: _open(name, config.scenarios[name], threads), config.scenarios)
+    return Scenarios(list(opened))
 
 
 def _open(name: str, settings: ScenarioSettings, threads: ThreadPoolExecutor) -> Scenario:
