@@ -2,28 +2,34 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := torch,local,model,dev
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: serve test test-all lint check format bench clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+$(VENV)/.serve: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (once)"
+	@$(INSTALL) ".[torch,local,model,client]"
 	@touch $@
 
-serve: $(VENV)/.installed  ## a whole local cluster on a real model
+$(VENV)/.dev: $(VENV)/.serve
+	@echo "installing what tests need into $(VENV) (once)"
+	@$(INSTALL) ".[torch,local,model,client,dev]"
+	@touch $@
+
+serve: $(VENV)/.serve  ## a whole local cluster on a real model
 	@exec $(BIN)/baton up
 
-test: $(VENV)/.installed  ## all tests that need no Docker and no accelerator
+test: $(VENV)/.dev  ## all tests that need no Docker and no accelerator
 	$(BIN)/pytest -m "not long and not docker and not gpu"
 
-test-all: $(VENV)/.installed  ## the long suites too, and Docker's where an engine runs
+test-all: $(VENV)/.dev  ## the long suites too, and Docker's where an engine runs
 	$(BIN)/pytest -m "not gpu"
 
-lint: $(VENV)/.installed  ## format, lint, types, import contracts
+lint: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -31,11 +37,11 @@ lint: $(VENV)/.installed  ## format, lint, types, import contracts
 
 check: lint test  ## what CI runs
 
-format: $(VENV)/.installed  ## put the code in shape
+format: $(VENV)/.dev  ## put the code in shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed  ## every benchmark, each against a baseline of the same run
+bench: $(VENV)/.dev  ## every benchmark, each against a baseline of the same run
 	$(BIN)/python -m bench
 
 clean:  ## remove what make made
