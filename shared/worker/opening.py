@@ -3,6 +3,7 @@
 Owns nothing afterwards: everything closes with the stack, in reverse.
 """
 
+import asyncio
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from shared.engine import Engine
 from shared.engine.opening import open_engine
 from shared.errors import ConfigError, LeaseLost
 from shared.instance import Instance
+from shared.kv import shm
 from shared.kv.arena import Arena
 from shared.messages import State
 from shared.models import resolve
@@ -25,6 +27,8 @@ from shared.worker.peers import Peers
 from shared.worker.standing import Standing
 
 MIB = 1 << 20
+TOUCHED_BYTES = 64 * MIB
+"""Of staging, brought into being at start: the first pushes would pay for it otherwise."""
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,7 @@ async def open_standing(instance: Instance, model: Model, stack: AsyncExitStack)
     await engine.start()
     arena = Arena(instance.config.kv.staging_mb * MIB)
     stack.callback(arena.close)
+    await asyncio.to_thread(arena.touch, TOUCHED_BYTES)
     metrics = WorkerMetrics(instance.telemetry.registry)
     fleet = instance.config.fleet
     view = FleetView(ViewRules(heartbeat_s=fleet.heartbeat_s, misses=fleet.heartbeat_misses), watcher=instance.id)
@@ -64,7 +69,7 @@ async def open_standing(instance: Instance, model: Model, stack: AsyncExitStack)
     return Standing(
         name=instance.id,
         scenario=instance.scenario,
-        host=instance.host,
+        host=shm.here(),
         bus=instance.bus,
         subjects=instance.subjects,
         tasks=instance.tasks,

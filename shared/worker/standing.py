@@ -33,7 +33,7 @@ class Standing:
 
     name: str
     scenario: str
-    host: str
+    host: str  # whose shared memory we can offer; see shared.kv.shm
     bus: Bus
     subjects: Subjects
     tasks: Tasks
