@@ -54,8 +54,8 @@ class TorchEngine:
         self._news = asyncio.Event()
         self._ended: EngineFailed | None = None  # why no command is taken any more
         self._closed = False
-        self._loop: asyncio.AbstractEventLoop
-        self._ready: Answer
+        self._loop: asyncio.AbstractEventLoop  # from `start` on
+        self._ready: Answer | None = None
 
     @property
     def info(self) -> EngineInfo:
@@ -177,7 +177,7 @@ class TorchEngine:
             held = self._held.get(key)
             if held is not None and not held.exported.done():
                 held.exported.set_result(None)
-        if report.ready and not self._ready.done():
+        if report.ready and self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
         if report.ended is not None:
             self._end(report.ended)
@@ -205,8 +205,7 @@ class TorchEngine:
     def _end(self, why: EngineFailed) -> None:
         """Everyone who waits is told."""
         self._ended = self._ended or why
-        _fail(self._ready, why)
-        for answer in self._asked:
+        for answer in (*self._asked, *([self._ready] if self._ready else [])):
             _fail(answer, why)
         for held in self._held.values():
             held.fail(why)

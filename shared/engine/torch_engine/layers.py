@@ -15,14 +15,15 @@ from shared.engine.torch_engine.linear import Linear
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """RMS norm over the last dimension, computed in float32 whatever the dtype."""
+    """RMS norm over the last dimension. A float32 weight makes the whole norm one in float32."""
 
     weight: Tensor
     eps: float
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply it."""
-        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        wide = x.to(self.weight.dtype)
+        return functional.rms_norm(wide, self.weight.shape, self.weight, self.eps).to(x.dtype)
 
 
 def frequencies(rope: Rope, head_dim: int) -> Tensor:

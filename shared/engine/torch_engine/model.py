@@ -81,8 +81,10 @@ class Loader:
         return self._checkpoint.tensor(name, shape, self._dtype).to(self._device.where)
 
     def _norm(self, name: str, size: int | None = None) -> Norm:
-        weight = self._checkpoint.tensor(f"{name}.weight", (size or self._a.hidden,), torch.float32)
-        return Norm((weight + self._a.norm_offset).to(self._dtype).to(self._device.where), self._a.eps)
+        offset = self._a.norm_offset
+        dtype = torch.float32 if offset else self._dtype  # the sum must not be rounded to fewer digits than its parts
+        weight = self._checkpoint.tensor(f"{name}.weight", (size or self._a.hidden,), dtype)
+        return Norm((weight + offset).to(self._device.where), self._a.eps)
 
     def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
         return linear(self._device, weight, bias, quantization=self._quantization)

@@ -19,6 +19,8 @@ from shared.engine.torch_engine.penalties import History
 from shared.engine.torch_engine.randomness import uniforms
 from shared.messages import Sampling
 
+GREEDY_BELOW: Final = 1e-5
+"""A temperature so low is 0: dividing by it would overflow."""
 NUCLEUS: Final = (128, 4096)
 """How many of the likeliest tokens are sorted to find a top-p threshold; only rows that need more sort all."""
 BIN: Final = 256
@@ -58,7 +60,7 @@ def _sample(logits: Tensor, draws: list[Draw]) -> list[Drawn]:
     _adjust(logits, draws)
     tokens = logits.argmax(-1)
     finite = torch.isfinite(logits.gather(1, tokens[:, None])[:, 0])  # argmax finds NaN first, if there is one
-    random = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
+    random = [row for row, draw in enumerate(draws) if draw.sampling.temperature >= GREEDY_BELOW]
     if random:
         rows = torch.tensor(random, device=logits.device)
         some = logits if len(random) == len(draws) else logits[rows]
@@ -131,7 +133,9 @@ def _inverse(mass: Tensor, uniform: Tensor) -> Tensor:
 def _threshold(scaled: Tensor, samplings: list[Sampling]) -> Tensor | None:
     """Per row the least scaled logit that may be drawn, or None where no row filters. The greatest logit is 0."""
     vocabulary = scaled.shape[1]
-    result = torch.tensor([math.log(s.min_p) if s.min_p > 0 else -math.inf for s in samplings], device=scaled.device)
+    result = torch.tensor(
+        [math.log(min(s.min_p, 1.0)) if s.min_p > 0 else -math.inf for s in samplings], device=scaled.device
+    )
     open_rows = [row for row, s in enumerate(samplings) if 0 < s.top_k < vocabulary or s.top_p < 1]
     if not open_rows:
         return result if any(s.min_p > 0 for s in samplings) else None
@@ -152,8 +156,8 @@ def _nucleus(scaled: Tensor, samplings: list[Sampling], width: int) -> tuple[Ten
     """The threshold of top-k and top-p from the `width` likeliest tokens, and whether so many were enough."""
     device = scaled.device
     best = scaled.topk(width).values  # [rows, width], descending
-    limits = torch.tensor([s.top_k or width for s in samplings], device=device)
-    unlimited = torch.tensor([s.top_k == 0 for s in samplings], device=device)
+    limits = torch.tensor([s.top_k if s.top_k > 0 else width for s in samplings], device=device)
+    unlimited = torch.tensor([s.top_k <= 0 for s in samplings], device=device)
     top_p = torch.tensor([s.top_p for s in samplings], device=device)
     kept = torch.arange(width, device=device) < limits[:, None]
     mass = best.exp().masked_fill(~kept, 0.0)

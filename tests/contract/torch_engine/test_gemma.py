@@ -26,13 +26,15 @@ BOS = 2
 NEW = 12
 LENGTHS = [1, 2, 5, 9, 15, 16, 17, 24, 31, 33, 48, 64, 100, 127, 200, 300, 505, 513, 700, 1103]
 OPTIONS: dict[str, Any] = {"kv_cache_mb": 384, "prefill_chunk": 300, "max_num_seqs": 20}
-STORY = """The harbour town of Kessel had three clocks, and no two of them agreed. The oldest, in the tower of the customs
-house, had been built by a clockmaker who trusted the tides more than the sun. The second belonged to the railway, and
-was always four minutes fast, so that passengers would not be late. The third stood in the window of a bakery, and
-showed the time at which the bread had been put into the oven. A traveller who asked for the hour was told to choose.
-In the spring of 1911 a young surveyor arrived with two trunks of instruments and a letter from the ministry. Her task
-was simple: measure the coast from the lighthouse to the river, and send the numbers to the capital before winter. She
-rented a room above the bakery, bought a bicycle, and on the first dry morning rode out along the cliffs. """
+STORY = """\
+The harbour town of Kessel had three clocks, and no two of them agreed. The oldest, in the customs house, had
+been built by a clockmaker who trusted the tides more than the sun. The second belonged to the railway, and
+was always four minutes fast, so that passengers would not be late. The third stood in the window of a bakery,
+and showed the time at which the bread had been put into the oven. A traveller who asked for the hour was told
+to choose. In the spring of 1911 a young surveyor arrived with two trunks of instruments and a letter from the
+ministry. Her task was simple: measure the coast from the lighthouse to the river, and send the numbers to the
+capital before winter. She rented a room above the bakery, bought a bicycle, and on the first dry morning rode
+out along the cliffs. """
 BEGINNINGS = [
     "", " The", "Once upon a time", "The capital of France is Paris. The capital of Italy is",
     "def add(a, b):\n    return a + b\n\ndef multiply(a, b):\n", "1, 2, 3, 4, 5, 6, 7,", "Dear Sir or Madam,\n\n",

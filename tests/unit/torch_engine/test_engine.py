@@ -357,6 +357,14 @@ async def test_close_ends_the_steps_and_fails_what_waits(model: Path) -> None:
         await engine.prefill(sequence("b", PROMPT), buffer_for(engine.info, len(PROMPT)))
 
 
+async def test_an_engine_that_never_started_can_be_closed(model: Path) -> None:
+    engine = TorchEngine(model, OPTIONS)
+    with pytest.raises(EngineFailed):
+        _ = engine.info
+    await engine.close()
+    assert engine.load() == (0, 0, 0)
+
+
 async def test_a_model_that_cannot_be_served_fails_the_start_with_the_reason(model: Path, tmp_path: Path) -> None:
     make("llama", tmp_path)
     edit(tmp_path, rope_parameters={"rope_type": "yarn", "factor": 2.0})

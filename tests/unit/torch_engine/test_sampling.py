@@ -105,8 +105,15 @@ def test_top_p_is_exact_on_a_large_flat_vocabulary(top_p: float) -> None:
     assert len(tokens) > 0.15 * len(kept)
 
 
-def test_top_p_zero_is_greedy() -> None:
-    assert set(frequencies(50, top_p=0.0)) == {0}
+@pytest.mark.parametrize(
+    "parameters", [{"top_p": 0.0}, {"top_k": 1}, {"min_p": 1.0}, {"min_p": 7.0}, {"temperature": 1e-30}]
+)
+def test_the_strictest_filters_are_greedy(parameters: dict[str, Any]) -> None:
+    assert set(frequencies(50, **parameters)) == {0}
+
+
+def test_a_negative_top_k_is_off_as_zero_is() -> None:
+    assert frequencies(200, top_k=-1, top_p=0.9) == frequencies(200, top_k=0, top_p=0.9)
 
 
 def test_a_draw_is_the_same_in_any_batch_and_beside_any_neighbour() -> None:
