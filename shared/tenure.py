@@ -1,8 +1,8 @@
 """May this instance act? Pure: what the lease said and which pulses came go in, the verdict comes out.
 
 A lease that lapses does not alone mean "stop": when Redis is down, it lapses for everyone, and traffic must go on. The
-leading monitor sends a Pulse only while Redis confirms its own lease. So: lapsed, and a Pulse heard since, means that
-we alone are cut off; lapsed and no Pulse means that all are, and nobody has been replaced.
+leading monitor sends a Pulse only while Redis confirms its own lease. So: lapsed, and a Pulse heard that Redis must have
+confirmed since, means that we alone are cut off; lapsed and no such Pulse means that all are, and nobody was replaced.
 """
 
 from shared.messages import Epoch
@@ -17,6 +17,8 @@ class Tenure:
         self.ttl_s = ttl_s
         self.epoch: Epoch = (0, 0)
         self._margin_s = margin_s
+        # The monitor's last confirmation may be younger than ours by one renewal, and it pulses for a ttl after it.
+        self._echo_s = ttl_s / 3 + margin_s
         self._until = NEVER
         self._awake_at = NEVER
         self._pulse_at = NEVER
@@ -36,8 +38,12 @@ class Tenure:
             self._pulse_at = now
 
     def cut_off(self, now: float) -> bool:
-        """Whether to stop acting: our lease has lapsed while the leading monitor's is confirmed."""
-        return self.epoch != (0, 0) and now >= self._until and now - self._pulse_at <= self.ttl_s
+        """Whether to stop acting: our lease has lapsed while the leading monitor's goes on being confirmed."""
+        return self.epoch != (0, 0) and self._outlived() and now - self._pulse_at <= self.ttl_s
+
+    def _outlived(self) -> bool:
+        """Whether a pulse came so long after our lease had lapsed that Redis has answered the monitor, and not us."""
+        return self._pulse_at >= self._until + self._echo_s
 
     def confirmed(self, epoch: Epoch, sent_at: float, *, created: bool) -> bool:
         """Note a confirmation. True: our tenure was broken, others have taken over, drop what was begun before it.
@@ -47,7 +53,7 @@ class Tenure:
         """
         again = created and self.epoch != (0, 0)
         forgotten = epoch[0] != self.epoch[0]
-        noticed = self._pulse_at >= self._until and sent_at >= self._until
+        noticed = self._outlived() and sent_at >= self._until
         broken = again and (self._slept or (noticed and not forgotten))
         self._slept = False
         self.epoch = epoch

@@ -25,7 +25,7 @@ from shared.tasks import Tasks
 VERSION: Final = 1
 OUTBOX: Final = 65_536
 """Replies not yet published; beyond it requests end with an error."""
-INBOX: Final = re.compile(r"^_INBOX(?!_(?:gateway|prefill|decode|monitor|standby|operator)\.)[A-Za-z0-9_$.-]{1,240}$")
+INBOX: Final = re.compile(r"^_INBOX\.[A-Za-z0-9_$.-]{1,240}\Z")
 """An inbox of a client, never one of a service: those wait for answers of ours."""
 
 log = logging.getLogger(__name__)

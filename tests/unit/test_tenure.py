@@ -36,9 +36,16 @@ def test_a_confirmed_lease_is_not_cut_off(tenure: Tenure) -> None:
     assert not tenure.cut_off(2.9)
 
 
-def test_alone_without_redis_while_the_monitor_pulses_is_cut_off_at_the_ttl(tenure: Tenure) -> None:
-    run(tenure, 0.0, 3.0, pulses=True)
-    assert tenure.cut_off(3.0)
+def test_alone_without_redis_while_the_monitor_pulses_on_is_cut_off(tenure: Tenure) -> None:
+    run(tenure, 0.0, 4.0, pulses=True)  # a renewal's time after the ttl
+    assert tenure.cut_off(4.0)
+
+
+def test_the_pulses_that_a_monitor_still_sends_when_redis_has_gone_cut_nobody_off(tenure: Tenure) -> None:
+    run(tenure, 0.0, 3.9, pulses=True)  # it may have renewed just before, and holds its own lease for a ttl
+    run(tenure, 3.9, 8.0, pulses=False)
+    assert not tenure.cut_off(3.9)
+    assert not tenure.confirmed((100, 7), 8.0, created=True)  # Redis is back: nobody had been replaced
 
 
 def test_without_redis_and_without_pulse_traffic_goes_on(tenure: Tenure) -> None:
@@ -49,16 +56,14 @@ def test_without_redis_and_without_pulse_traffic_goes_on(tenure: Tenure) -> None
 def test_a_pulse_from_before_the_outage_does_not_cut_off(tenure: Tenure) -> None:
     run(tenure, 0.0, 0.5, pulses=True)
     run(tenure, 0.5, 3.4, pulses=False)
-    assert tenure.cut_off(3.4)  # the last pulse is still fresh: for its ttl we cannot tell
-    run(tenure, 3.4, 3.6, pulses=False)
-    assert not tenure.cut_off(3.6)
+    assert not tenure.cut_off(3.4)
 
 
 def test_a_margin_makes_the_holder_stop_before_redis_forgets() -> None:
     tenure = Tenure(TTL, margin_s=0.3)
     tenure.confirmed((100, 1), 0.0, created=True)
-    run(tenure, 0.0, 2.8, pulses=True)
-    assert tenure.cut_off(2.8)
+    run(tenure, 0.0, 4.1, pulses=True)
+    assert tenure.cut_off(4.1)
 
 
 def test_a_renewal_breaks_nothing(tenure: Tenure) -> None:
