@@ -90,7 +90,7 @@ def _cpu() -> Device:
         torch.device("cpu"),
         torch.float32,
         packs=packs,
-        fused_int8_rows=8,
+        fused_int8_rows=16,
         gather_bytes=4 * MEBIBYTE,
         sampling_rows=16,
     )
