@@ -1,8 +1,8 @@
 """May this instance act? Pure: what the lease said and which pulses came go in, the verdict comes out.
 
 A lease that lapses does not alone mean "stop": when Redis is down, it lapses for everyone, and traffic must go on. The
-leading monitor sends a Pulse only while Redis confirms its own lease. So: lapsed, and a Pulse heard that Redis must have
-confirmed since, means that we alone are cut off; lapsed and no such Pulse means that all are, and nobody was replaced.
+leading monitor sends a Pulse only while Redis confirms its own lease. So: lapsed, and a Pulse heard so late that Redis
+must have confirmed it since, means that we alone are cut off; without one all are, and nobody was replaced.
 """
 
 from shared.messages import Epoch

@@ -20,6 +20,8 @@ from shared.models.known import KNOWN, import_command, imported
 
 DEFAULT_SCENARIO = "chat"
 DEFAULT_MODEL = "gemma-3-270m"
+DEFAULT_CONTEXT = 8192
+"""Tokens: what the default model's KV cache holds of one request on a small machine, with room for a second."""
 GROUP = "main"
 LOCAL_DRAIN_S = 5.0
 """How long a local cluster waits for running requests when it is stopped, unless it is configured otherwise."""
@@ -148,6 +150,9 @@ def _overrides(wishes: Wishes, environ: Mapping[str, str]) -> dict[str, str]:
         others = [name for name in environ if name.startswith(variable("scenario.")) and not name.startswith(scenario)]
         if not others and variable(f"scenario.{DEFAULT_SCENARIO}.model") not in environ:
             keys[f"scenario.{DEFAULT_SCENARIO}.model"] = wishes.model or DEFAULT_MODEL
+            length = f"scenario.{DEFAULT_SCENARIO}.engine_options.max_model_len"
+            if not wishes.model and not wishes.engine and variable(length) not in environ:
+                keys[length] = DEFAULT_CONTEXT
         if variable("fleet.drain_s") not in environ:
             keys["fleet.drain_s"] = LOCAL_DRAIN_S
     return {variable(key): str(value) for key, value in keys.items() if value is not None}
