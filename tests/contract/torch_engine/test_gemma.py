@@ -18,7 +18,7 @@ import torch
 
 from shared.engine.torch_engine.engine import TorchEngine
 from shared.models import resolve
-from tests.torch_rig import buffer_for, sequence
+from tests.torch_rig import Rig, buffer_for, sequence
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
@@ -140,6 +140,21 @@ def test_greedy_text_is_transformers_text(
         with torch.no_grad():
             likeliest = reference(given, logits_to_keep=len(texts[key])).logits[0].argmax(-1).tolist()
         assert texts[key] == likeliest, key
+
+
+def test_logits_are_the_same_bit_for_bit_alone_and_in_a_batch(directory: Path, prompts: dict[str, list[int]]) -> None:
+    rig = Rig(directory, block_size=16, num_blocks=160, prefill_chunk=4096, enable_prefix_cache=False)
+    some = {key: prompts[key] for key in ("2", "17", "64", "513", "700")}
+    alone = {key: rig.feed(key, tokens, prompt=len(tokens) - 1) for key, tokens in some.items()}
+    runs = {key: rig.add(key, tokens[:-1]) for key, tokens in some.items()}
+    prompted = rig.step()
+    for key, run in runs.items():
+        rig.decode(run)
+        run.tokens.append(some[key][-1])
+    decoded = rig.step()
+    for key in some:
+        assert torch.equal(prompted[key], alone[key][0]), key
+        assert torch.equal(decoded[key], alone[key][1]), key
 
 
 async def test_in_one_batch_the_texts_are_the_same(
