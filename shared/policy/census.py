@@ -87,7 +87,7 @@ class Census:
             self.forget(name)
         else:
             self._seen[name] = seen
-            self._silence.set(name, self._hearing.clock(now) + self._patience_s(seen))
+            self.listen(name, now)
         return seen
 
     def recall(self, record: InstanceRecord, now: float) -> Seen | None:
@@ -98,7 +98,7 @@ class Census:
         self._epochs.put(record.id, record.epoch)
         seen = Seen(record.id, record.epoch, record.role, record.state, record.scenario, record.group, now)
         self._seen[record.id] = seen
-        self._silence.set(record.id, self._hearing.clock(now) + self._patience_s(seen))
+        self.listen(record.id, now)
         return seen
 
     def expect(self, instance: str, epoch: Epoch, now: float) -> None:
@@ -106,6 +106,11 @@ class Census:
         if instance not in self._seen and instance not in self._silence:
             self._epochs.put(instance, max(epoch, self._epochs.get(instance) or epoch))
             self._silence.set(instance, self._hearing.clock(now) + self._rules.heartbeat_s * (self._rules.misses + 1))
+
+    def listen(self, instance: str, now: float) -> None:
+        """Expect its next word within the usual time from now on."""
+        if seen := self._seen.get(instance):
+            self._silence.set(instance, self._hearing.clock(now) + self._patience_s(seen))
 
     def hear(self, now: float) -> None:
         """Note that somebody was heard: whoever is silent now is so by itself."""

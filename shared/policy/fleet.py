@@ -12,6 +12,7 @@ from shared.messages import Epoch, Role, ScenarioMap, State, Status
 from shared.policy.census import Census, Seen
 from shared.policy.fleet_events import (
     Action,
+    Assign,
     AssignAccepted,
     AssignFailed,
     Cause,
@@ -29,7 +30,7 @@ from shared.policy.fleet_events import (
 )
 from shared.policy.groups import Groups
 from shared.policy.holes import Holes
-from shared.policy.substitutes import Substitutes
+from shared.policy.substitutes import Sent, Substitutes
 from shared.policy.world import BusDown, BusUp, MapSeen, PulseSeen, StatusSeen, Tick
 
 FENCING: Final = frozenset({Cause.LEASE_LOST, Cause.REFUSED, Cause.STUCK, Cause.TOO_SLOW})
@@ -121,14 +122,25 @@ class Fleet:
         sent = self._substitutes.get(name)
         if sent is not None and not sent.begun:
             self._census.ignore_silence(name)  # it may fall silent for as long as a process takes to start
-            if seen.state is State.FAILED or (seen.state is State.READY and self._substitutes.never_went(name, now)):
-                self._holes.check(self._substitutes.failed(name, now, pause=False))
-            else:
-                return
+            if seen.state is State.READY:
+                self._remind(name, sent, now)
+            elif seen.state is State.FAILED:
+                self._fail(name, now)
+            return
         if seen.state is State.READY:
             self._holes.available(name)
         else:
             self._holes.unavailable(name)
+
+    def _remind(self, standby: str, sent: Sent, now: float) -> None:
+        """Send the order again to one that seems not to have heard it, or give it up."""
+        if not self._substitutes.send_again(standby, now):
+            return
+        if sent.orders > self._rules.assign_tries:
+            self._give_up(standby, now)
+        elif self.leading:
+            place = sent.place
+            self._notes.append(Assign(standby, place.role, place.scenario, place.group, Cause.ASSIGN_FAILED))
 
     def _see_ready(self, seen: Seen, place: Place, now: float) -> None:
         if self._census.stuck(seen):
@@ -172,12 +184,16 @@ class Fleet:
         self._census.ignore_silence(event.instance)
         if isinstance(event, AssignAccepted):
             self._substitutes.accepted(event.instance, now)
-        elif not event.certain:
+        elif event.certain and sent.orders == 1:
+            self._give_up(event.instance, now)
+        else:  # an order that was repeated may be refused because the first one was obeyed
             self._substitutes.doubted(event.instance, now)
-        else:
-            self._holes.unfit(event.instance, now)
-            place = self._substitutes.failed(event.instance, now, pause=False)
-            self._holes.check(place, cause=Cause.ASSIGN_FAILED)
+
+    def _give_up(self, standby: str, now: float) -> None:
+        self._census.listen(standby, now)
+        self._holes.unfit(standby, now)
+        place = self._substitutes.failed(standby, now, pause=False)
+        self._holes.check(place, cause=Cause.ASSIGN_FAILED)
 
     def _drain(self, instance: str) -> None:
         seen = self._census.get(instance)
@@ -268,4 +284,6 @@ class Fleet:
             return []
         maps = [PublishMap(scenario_map, cause) for scenario_map, cause in self._groups.publish(self._epoch)]
         orders = self._holes.fill(now) if self._bus_up else []
+        for order in orders:
+            self._census.ignore_silence(order.instance)  # whatever it does now, the order has its own time limits
         return [*maps, *notes, *orders]

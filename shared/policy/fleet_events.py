@@ -145,7 +145,9 @@ class FleetRules:
     stuck_s: float = 60.0  # busy without a step for so long is lost
     starting_silence_s: float = 20.0  # silence allowed while a process or a model loads
     assign_s: float = 5.0  # for the standby's answer
+    assign_tries: int = 3  # orders to a standby that speaks but does not answer
     begin_s: float = 60.0  # from its answer to its first word in the new role
+    doubt_s: float = 20.0  # the same where its answer is missing: it is rather frozen than starting
     ready_s: float = 600.0  # for a substitute that shows life to become ready; then another
     settle_s: float = 10.0  # after becoming leader, before a group is filled that we did not see lose anybody
     retry_s: float = 1.0  # before the next substitute after a failed one; doubled by each failure

@@ -19,6 +19,7 @@ class Sent:
     accepted: bool = False
     doubted: float | None = None  # since when it is not known whether it heard the order
     begun: bool = False  # seen in its new role
+    orders: int = 1
 
 
 class Substitutes:
@@ -68,7 +69,7 @@ class Substitutes:
         """Note that its answer is missing: it may have understood all the same."""
         if (sent := self._sent.get(instance)) and not sent.accepted and not sent.begun:
             sent.doubted = now
-            self._limits.set(instance, now + self._rules.begin_s)
+            self._limits.set(instance, now + self._rules.doubt_s)
 
     def begun(self, instance: str) -> None:
         """Note that it was seen in its new role; from now on its silence counts."""
@@ -76,10 +77,18 @@ class Substitutes:
             sent.begun = True
             self._limits.set(instance, sent.ready_by)
 
-    def never_went(self, instance: str, now: float) -> bool:
-        """Whether one that still speaks as a standby cannot have heard the order any more."""
+    def send_again(self, instance: str, now: float) -> bool:
+        """Whether one that still speaks as a standby, though its answer is overdue, is to get its order once more.
+
+        Another standby must not get it: the first order may be on its way yet. After so many orders it has failed.
+        """
         sent = self._sent.get(instance)
-        return sent is not None and sent.doubted is not None and now - sent.doubted >= 2 * self._rules.heartbeat_s
+        if sent is None or sent.doubted is None or now - sent.doubted < 2 * self._rules.heartbeat_s:
+            return False
+        sent.orders += 1
+        sent.doubted = None
+        self._limits.set(instance, now + self._rules.assign_s + self._rules.doubt_s)
+        return True
 
     def arrived(self, instance: str, place: Place) -> Place | None:
         """Strike it off if it was on its way: it is a member now. Its place has its luck back. Where it was sent."""

@@ -3,6 +3,7 @@
 Times are such that no order to a standby runs out by itself: then one loss must never bring two substitutes.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,7 +28,15 @@ from shared.policy.world import PulseSeen, StatusSeen, Tick
 
 WANTED = {Place("chat", "main", Role.PREFILL): 1, Place("chat", "main", Role.DECODE): 2}
 FOREVER = 1e6
-RULES = FleetRules(settle_s=FOREVER, begin_s=FOREVER, ready_s=FOREVER, starting_silence_s=FOREVER, retry_s=0.5)
+RULES = FleetRules(
+    settle_s=FOREVER,
+    begin_s=FOREVER,
+    doubt_s=FOREVER,
+    assign_tries=1_000_000,
+    ready_s=FOREVER,
+    starting_silence_s=FOREVER,
+    retry_s=0.5,
+)
 
 
 @dataclass
@@ -41,6 +50,7 @@ class Instance:
     state: State = State.READY
     number: int = 0
     ordered: bool = False  # told to become a worker, and not ready yet
+    term: int = 0  # in which lead it was told
 
 
 class FleetWorld:
@@ -50,6 +60,9 @@ class FleetWorld:
         self.now = 0.0
         self.monitors = [Fleet(WANTED, RULES), Fleet(WANTED, RULES)]
         self.leader: int | None = None
+        self.term = 0
+        self.losses: Counter[Place] = Counter()
+        self.filled: Counter[Place] = Counter()  # by substitutes that became ready
         self.epochs = 1
         self.stored: ScenarioMap | None = None
         self.instances: dict[str, Instance] = {}
@@ -94,12 +107,15 @@ class FleetWorld:
         for name in self.instances:
             self.beat(name)
 
-    def obey(self, order: Assign) -> bool:
+    def obey(self, order: Assign, term: int) -> bool:
         """The standby hears the order; False: it cannot."""
         one = self.instances.get(order.instance)
+        if one is not None and one.ordered and one.place == Place(order.scenario, order.group, order.role):
+            return True  # it has heard the order before
         if one is None or one.role is not Role.STANDBY or one.state is not State.READY:
             return False
         one.place, one.state, one.ordered = Place(order.scenario, order.group, order.role), State.STOPPED, True
+        one.term = term
         return True
 
     def begin(self, name: str) -> None:
@@ -110,6 +126,8 @@ class FleetWorld:
 
     def ready(self, name: str) -> None:
         one = self.instances[name]
+        if one.ordered and one.place is not None:
+            self.filled[one.place] += 1
         one.state, one.ordered = State.READY, False
 
     # ---- the monitors
@@ -118,6 +136,7 @@ class FleetWorld:
         if self.leader is not None:
             self.feed(self.leader, LeaderLost())
         self.leader = monitor
+        self.term += 1
         if monitor is not None:
             maps = () if self.stored is None else (self.stored,)
             records = tuple(
@@ -137,8 +156,8 @@ class FleetWorld:
             case PublishMap(map=scenario_map):
                 self.publish(scenario_map)
             case Assign():
-                self.check_order(action)
-                self.pipe.append(lambda: self.carry_order(monitor, action))
+                self.check_order(monitor, action)
+                self.pipe.append(lambda term=self.term: self.carry_order(monitor, action, term))  # type: ignore[misc]
             case SendDrain() | Retire():
                 pass
 
@@ -149,15 +168,23 @@ class FleetWorld:
         for group in scenario_map.groups:
             for member in (*group.prefill, *group.decode):
                 assert (member.instance, member.epoch) in self.was_ready, "only who was ready is a member"
+        before_members = {place: set(self.members(place)) for place in WANTED}
         self.stored = scenario_map
+        for place, names in before_members.items():
+            self.losses[place] += len(names - set(self.members(place)))
 
-    def check_order(self, order: Assign) -> None:
-        """No substitute without a hole: neither a member nor one that is on its way stands in that place."""
+    def check_order(self, monitor: int, order: Assign) -> None:
+        """One loss, one substitute; and within one lead none while the place is full, those on the way included."""
         place = Place(order.scenario, order.group, order.role)
-        coming = [one for one in self.instances.values() if one.ordered and one.place == place]
-        assert len(self.members(place)) + len(coming) < WANTED[place], "two substitutes for one loss"
         told = self.instances.get(order.instance)
-        assert told is None or not told.ordered, "ordered twice"
+        if self.monitors[monitor]._substitutes._sent[order.instance].orders > 1:
+            assert told is None or told.place in (None, place), "an order is repeated, not changed"
+            return
+        coming = [one for one in self.instances.values() if one.ordered and one.place == place]
+        assert self.filled[place] + len(coming) < self.losses[place], "more substitutes than losses"
+        sent_by_us = [one for one in coming if one.term == self.term]
+        assert len(self.members(place)) + len(sent_by_us) < WANTED[place], "a substitute without a hole"
+        assert order.instance not in {one.name for one in sent_by_us}, "ordered twice"
 
     def members(self, place: Place) -> list[str]:
         groups = [] if self.stored is None else self.stored.groups
@@ -168,9 +195,9 @@ class FleetWorld:
             for member in (group.prefill if place.role is Role.PREFILL else group.decode)
         ]
 
-    def carry_order(self, monitor: int, order: Assign) -> None:
+    def carry_order(self, monitor: int, order: Assign, term: int) -> None:
         """The order arrives; its answer may be lost on its own."""
-        if self.obey(order):
+        if self.obey(order, term):
             self.pipe.append(lambda: self.feed(monitor, AssignAccepted(order.instance)))
         else:
             self.pipe.append(lambda: self.feed(monitor, AssignFailed(order.instance, "no", certain=True)))

@@ -1,5 +1,7 @@
 """One claim per test; each compares the whole list of actions."""
 
+from itertools import pairwise
+
 from shared.messages import Epoch, Group, InstanceRecord, Member, Role, ScenarioMap, State
 from shared.policy.fleet import Fleet
 from shared.policy.fleet_events import (
@@ -283,12 +285,29 @@ def test_a_standby_that_says_no_is_followed_by_the_next_at_once() -> None:
     assert beat(fleet, "s1", now=1.2 + RULES.unfit_s) == [assigned("s1", DECODE, Cause.ASSIGN_FAILED)]
 
 
-def test_a_standby_whose_answer_is_missing_gets_no_rival_unless_it_shows_that_it_never_heard() -> None:
+def test_a_standby_whose_answer_is_missing_is_asked_again_and_gets_no_rival_at_first() -> None:
     fleet = leading("p1", "d1", "s1", "s2")
     lose(fleet, "p1", "s1", "s2", now=1.0)
-    assert fleet.handle(AssignFailed("s1", "no answer"), 2.0) == []
-    assert beat(fleet, "p1", "s1", "s2", now=2.5) == []
-    assert beat(fleet, "p1", "s1", "s2", now=3.0) == [assigned("s2", DECODE, Cause.MISSING)]
+    now, actions = 1.0, list[Action]()
+    for _ in range(RULES.assign_tries):
+        assert fleet.handle(AssignFailed("s1", "no answer"), now) == []
+        assert beat(fleet, "p1", "s1", "s2", now=now + BEAT) == []
+        now += 2 * BEAT
+        actions += beat(fleet, "p1", "s1", "s2", now=now)
+    assert actions == [
+        assigned("s1", DECODE, Cause.ASSIGN_FAILED),
+        assigned("s1", DECODE, Cause.ASSIGN_FAILED),
+        assigned("s2", DECODE, Cause.ASSIGN_FAILED),
+    ]
+
+
+def test_a_repeated_order_that_is_refused_was_perhaps_obeyed_the_first_time() -> None:
+    fleet = leading("p1", "d1", "s1", "s2")
+    lose(fleet, "p1", "s1", "s2", now=1.0)
+    fleet.handle(AssignFailed("s1", "no answer"), 1.0)
+    assert beat(fleet, "p1", "s1", "s2", now=2.0) == [assigned("s1", DECODE, Cause.ASSIGN_FAILED)]
+    assert fleet.handle(AssignFailed("s1", "nobody listens", certain=True), 2.1) == []
+    assert beat(fleet, "p1", "s2", now=3.0) == []
 
 
 def test_a_standby_that_heard_though_its_answer_was_lost_is_the_only_substitute() -> None:
@@ -347,7 +366,7 @@ def test_substitutes_that_fail_one_after_another_are_sent_at_growing_intervals()
             fleet.handle(AssignAccepted(action.instance), now)
             fleet.handle(seen(action.instance, role=Role.DECODE, epoch=(1, 2), state=State.FAILED), now)
         fleet.handle(seen(standby, state=State.STOPPED, epoch=(1, 3)), now)
-    gaps = [later - earlier for earlier, later in zip(sent, sent[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(sent)]
     assert gaps == sorted(gaps)
     assert gaps[:4] == [1.0, 2.0, 4.0, 8.0]
 
