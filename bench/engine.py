@@ -1,6 +1,6 @@
 """Tokens per second of the torch engine at 1, 16 and 64 streams, against transformers' `generate` in the same run.
 
-Both read the same weights in float32 and make the same number of greedy tokens from the same prompts, prompt included
+Both read the same weights in one dtype and make the same number of greedy tokens from the same prompts, prompt included
 in the time. The engine goes the whole way of the product: prefill, KV export, KV import, decode. transformers gets all
 prompts as one batch of equal lengths, which is its best case. The best of the rounds counts, since machines are shared.
 """
@@ -59,21 +59,22 @@ async def ours(engine: TorchEngine, streams: int) -> float:
 
 def theirs(model: transformers.PreTrainedModel, streams: int) -> float:
     """Seconds that `generate` takes for the same tokens."""
-    given = torch.tensor(prompts(streams))
+    given = torch.tensor(prompts(streams), device=model.device)
     mask = torch.ones_like(given)
     start = time.perf_counter()
     model.generate(given, attention_mask=mask, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
     return time.perf_counter() - start
 
 
-async def measure(directory: Path) -> list[tuple[int, float, float]]:
+async def measure(directory: Path, device: str, dtype: str) -> list[tuple[int, float, float]]:
     """Per number of streams: best seconds of ours and of theirs, in alternating rounds."""
-    options = {"max_num_seqs": max(STREAMS), "kv_cache_mb": 512, "enable_prefix_cache": False}
+    where = {"device": device, "dtype": dtype}
+    options = {"max_num_seqs": max(STREAMS), "kv_cache_mb": 1024, "enable_prefix_cache": False, **where}
     engine = TorchEngine(directory, options)
     await engine.start()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype)).eval().to(device)
     result = []
     for streams in STREAMS:
         pairs = [(await ours(engine, streams), theirs(model, streams)) for _ in range(ROUNDS)]
@@ -82,12 +83,12 @@ async def measure(directory: Path) -> list[tuple[int, float, float]]:
     return result
 
 
-def rows() -> list[Row]:
+def rows(model: str = "gemma-3-270m", device: str = "cpu", dtype: str = "float32") -> list[Row]:
     """The table's rows; more is better."""
-    path = resolve("gemma-3-270m", "torch", {}).path
+    path = resolve(model, "torch", {}).path
     if path is None:
-        raise RuntimeError("the default model has no files")
-    return list(_rows(asyncio.run(measure(path))))
+        raise RuntimeError(f"{model} has no files")
+    return list(_rows(asyncio.run(measure(path, device, dtype))))
 
 
 def _rows(measured: list[tuple[int, float, float]]) -> Iterator[Row]:
@@ -98,6 +99,12 @@ def _rows(measured: list[tuple[int, float, float]]) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
+    import argparse
+
     from bench.table import render
 
-    print(render(rows()))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="gemma-3-270m", help="a name Baton knows, or a directory")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    print(render(rows(**vars(parser.parse_args()))))

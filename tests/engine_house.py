@@ -141,9 +141,10 @@ def reason(sampled: list[Sampled]) -> Finish | None:
 class House:
     """Makes engines of one kind, all of the same model, and closes them."""
 
-    def __init__(self, kind: str, directory: Path | None) -> None:
+    def __init__(self, kind: str, directory: Path | None, **options: Any) -> None:
         self.kind = kind
         self._directory = directory
+        self._options = options
         self._open: list[Worker] = []
 
     def spec(self, options: dict[str, Any]) -> ModelSpec:
@@ -154,7 +155,7 @@ class House:
 
     async def worker(self, eos_ids: frozenset[int] | None = None, *, reads: bool = True, **options: Any) -> Worker:
         """A started engine. Options are those that engines have in common."""
-        chosen = {**SIZES, **(SIM_OPTIONS if self._directory is None else {}), **options}
+        chosen = {**SIZES, **(SIM_OPTIONS if self._directory is None else {}), **self._options, **options}
         spec = self.spec(chosen)
         if eos_ids is not None:
             spec = replace(spec, eos_ids=eos_ids)
@@ -171,9 +172,9 @@ class House:
 
 
 @asynccontextmanager
-async def house(kind: str, directory: Path | None) -> AsyncIterator[House]:
+async def house(kind: str, directory: Path | None, **options: Any) -> AsyncIterator[House]:
     """For the time of one test."""
-    made = House(kind, directory)
+    made = House(kind, directory, **options)
     try:
         yield made
     finally:

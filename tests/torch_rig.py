@@ -39,7 +39,7 @@ class Rig:
 
     def __init__(self, directory: Path, **options: Any) -> None:
         chosen = read_options({"block_size": 4, "num_blocks": 200, **options})
-        self.device = resolve("cpu")
+        self.device = resolve(chosen.device)
         self.architecture = read_architecture(directory)
         dtype = DTYPES.get(chosen.dtype, torch.float32)
         with torch.inference_mode(), Checkpoint(directory) as checkpoint:

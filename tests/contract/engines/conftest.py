@@ -21,8 +21,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(params=["sim", "torch"])
+@pytest.fixture(params=["sim", "torch", pytest.param("torch on cuda", marks=pytest.mark.gpu)])
 async def engines(request: pytest.FixtureRequest) -> AsyncIterator[House]:
-    directory = request.getfixturevalue("tiny_model") if request.param == "torch" else None
-    async with house(request.param, directory) as made:
+    kind, _, device = request.param.partition(" on ")
+    directory = request.getfixturevalue("tiny_model") if kind == "torch" else None
+    options = {"device": device, "dtype": "float32"} if device else {}
+    async with house(kind, directory, **options) as made:
         yield made
