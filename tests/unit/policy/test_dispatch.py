@@ -452,9 +452,14 @@ def test_a_token_or_a_hand_off_shows_that_an_unanswered_offer_was_accepted(dispa
     assert dispatcher.open == 0
 
 
-def test_events_of_older_attempts_and_unknown_requests_do_nothing(dispatcher: Dispatcher) -> None:
+@pytest.mark.parametrize("stage", ["waiting", "offered", "held"])
+def test_events_of_older_attempts_and_unknown_requests_do_nothing(dispatcher: Dispatcher, stage: str) -> None:
     stream(dispatcher, "a")
     dispatcher.handle(AttemptFailed("a", 0, Code.KV_REFUSED), 0.1)
+    if stage != "waiting":
+        dispatcher.handle(seen("p1"), 0.1)
+    if stage == "held":
+        dispatcher.handle(OfferAccepted("a", 1, "p1"), 0.1)
     late = [
         OfferAccepted("a", 0, "p1"),
         OfferRejected("a", 0, "p1", Code.OVERLOADED, retryable=False),
@@ -468,7 +473,7 @@ def test_events_of_older_attempts_and_unknown_requests_do_nothing(dispatcher: Di
         CancelledByClient("unknown"),
     ]
     assert [dispatcher.handle(event, 0.2) for event in late] == [[]] * len(late)
-    assert (dispatcher.open, dispatcher.waiting("chat")) == (1, 1)
+    assert (dispatcher.open, dispatcher.waiting("chat")) == (1, int(stage == "waiting"))
 
 
 def test_an_arrival_under_the_id_of_an_open_request_does_nothing(dispatcher: Dispatcher) -> None:

@@ -90,6 +90,14 @@ def test_a_new_epoch_of_a_member_is_a_new_version() -> None:
     ]
 
 
+def test_a_status_of_an_older_epoch_or_number_is_refused() -> None:
+    fleet = leading("p1", "d1")
+    fleet.handle(seen("d1", epoch=(1, 5), number=3), 0.1)
+    assert fleet.handle(seen("d1", epoch=(1, 4), number=9, state=State.FAILED), 0.2) == []
+    assert fleet.handle(seen("d1", epoch=(1, 5), number=2, state=State.FAILED), 0.2) == []
+    assert fleet.map("chat") == scenario_map("p1", "d1", version=2, epochs={"d1": (1, 5)})
+
+
 # ---- losses: the map first, then one substitute
 
 
