@@ -80,25 +80,27 @@ class Dispatcher:
                 actions += self._draw_all(now)
             case _:
                 request = self._book.get(event.request_id)
-                if request is not None and request.phase is not Phase.WAITING and request.attempt == event.attempt:
+                if request is not None and request.attempt == event.attempt:
                     actions += self._hear_of_attempt(request, event, now)
         return actions
 
     def _hear_of_attempt(self, request: OpenRequest, event: AttemptEvent, now: float) -> list[Action]:
-        """React to the word of the one attempt that lives; what shows that it lives also accepts the offer."""
+        """React to the word of the last attempt; what shows that it lives also accepts its offer."""
         actions: list[Action] = []
         match event:
-            case OfferAccepted() | OfferRejected() | OfferUnanswered():
-                if event.instance == request.instance and request.phase is Phase.OFFERED:
-                    actions = self._answer(request, event, now)
-            case HandedOff(instance=decode):
-                actions = self._hand_off(request, decode, now)
             case FirstToken():
                 self._book.accept(request, now)
                 self._book.begin(request)
             case Ended():
                 self._book.accept(request, now)
                 self._book.close(request)
+            case _ if request.phase is Phase.WAITING:
+                pass  # withdrawn: only what reached the client counts
+            case OfferAccepted() | OfferRejected() | OfferUnanswered():
+                if event.instance == request.instance and request.phase is Phase.OFFERED:
+                    actions = self._answer(request, event, now)
+            case HandedOff(instance=decode):
+                actions = self._hand_off(request, decode, now)
             case AttemptFailed():
                 actions = self._fail(request, event, now)
             case Stalled():

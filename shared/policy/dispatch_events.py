@@ -148,7 +148,8 @@ class Offer:
 class Withdraw:
     """Publish Cancel: whoever holds this attempt, or an older one, drops it. Always comes before the next Offer.
 
-    Tokens and endings of these attempts that still come in are dropped and no event any more.
+    What still comes of these attempts may be shown to the client until the next Offer of the request, not after it:
+    FirstToken and Ended are then heard as ever.
     """
 
     request_id: str

@@ -125,7 +125,8 @@ class RelayWorld:
         for action in self.dispatcher.handle(Ended(name, attempt), self.now):
             self.perform(action)
         if was_open and not self.is_open(name) and name not in self.ended:
-            assert self.live.pop(name) == attempt, "only the attempt that lives may end a request"
+            assert self.attempts[name] == attempt, "only the last attempt may end a request"
+            self.live.pop(name, None)
             self.end(name, "finished")
         self.check()
 

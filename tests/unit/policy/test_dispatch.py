@@ -465,8 +465,7 @@ def test_events_of_older_attempts_and_unknown_requests_do_nothing(dispatcher: Di
         OfferRejected("a", 0, "p1", Code.OVERLOADED, retryable=False),
         OfferUnanswered("a", 0, "p1"),
         HandedOff("a", 0, "d1"),
-        FirstToken("a", 0),
-        Ended("a", 0),
+        *([] if stage == "waiting" else [FirstToken("a", 0), Ended("a", 0)]),
         AttemptFailed("a", 0, Code.BAD_REQUEST, retryable=False),
         Stalled("a", 0),
         Ended("unknown", 0),
@@ -474,6 +473,15 @@ def test_events_of_older_attempts_and_unknown_requests_do_nothing(dispatcher: Di
     ]
     assert [dispatcher.handle(event, 0.2) for event in late] == [[]] * len(late)
     assert (dispatcher.open, dispatcher.waiting("chat")) == (1, int(stage == "waiting"))
+
+
+def test_a_withdrawn_attempt_that_still_reached_the_client_counts(dispatcher: Dispatcher) -> None:
+    hold(dispatcher, "a", deadline=1.0)
+    assert dispatcher.handle(Stalled("a", 0), 0.5) == [Withdraw("a", 0, Cause.STALLED)]
+    assert dispatcher.handle(FirstToken("a", 0), 0.6) == []
+    assert dispatcher.handle(Tick(), 1.0) == []  # no first-token deadline any more
+    assert dispatcher.handle(Ended("a", 0), 1.1) == []
+    assert (dispatcher.open, dispatcher.waiting("chat")) == (0, 0)
 
 
 def test_an_arrival_under_the_id_of_an_open_request_does_nothing(dispatcher: Dispatcher) -> None:
