@@ -77,7 +77,7 @@ def resolve(name: str, threads: int = 0) -> Device:
     try:
         if not module.is_available():
             raise ConfigError([f"engine_options.device: this machine offers torch no {kind} device"])
-        device = torch.device(name)
+        device = torch.device(kind, torch.device(name).index or 0)
         module.set_device(device)
     except RuntimeError as error:
         raise ConfigError([f"engine_options.device: {name!r} cannot be used: {error}"]) from error
