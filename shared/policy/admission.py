@@ -93,10 +93,6 @@ class PrefillAdmission:
         """Take nothing new from now on."""
         self._draining = True
 
-    def reopen(self) -> None:
-        """Take offers again: a cut-off is over."""
-        self._draining = False
-
     def _problem(self, kv_bytes: int, deadline: float, now: float) -> Refused | None:
         if self._draining:
             return Refused(Code.DRAINING, "this worker takes nothing new")
@@ -197,10 +193,6 @@ class DecodeAdmission:
     def drain(self) -> None:
         """Take nothing new from now on."""
         self._draining = True
-
-    def reopen(self) -> None:
-        """Take offers again: a cut-off is over."""
-        self._draining = False
 
     def _call(self) -> list[Key]:
         called: list[Key] = []

@@ -10,13 +10,11 @@ from typing import Final
 from shared.messages import Epoch, InstanceRecord, Role, State, Status
 from shared.policy.deadlines import Deadlines
 from shared.policy.fleet_events import Cause, FleetRules, Place
-from shared.policy.hearing import Hearing
+from shared.policy.hearing import ROUNDING_S, Hearing
 from shared.policy.recent import Recent
 
 REMEMBERED: Final = 65_536
 """Instances whose highest epoch and fence are kept after they are gone."""
-ROUNDING_S: Final = 1e-6
-"""A tick at exactly `next_deadline()` finds its deadline due, whatever floats do."""
 FRESH_BEATS: Final = 1.5
 """Who was heard within so many heartbeats speaks still."""
 WORKERS: Final = (Role.PREFILL, Role.DECODE)

@@ -5,6 +5,11 @@ nothing about them. Measured on this clock, an instance is silent only for as lo
 somebody is heard again all the others have their full time to be heard too.
 """
 
+from typing import Final
+
+ROUNDING_S: Final = 1e-6
+"""Added when asking what is due: a tick at exactly the time of a deadline finds it due, whatever floats do."""
+
 
 class Hearing:
     """Runs with `now`, at most `deaf_after_s` past the last thing heard; after a longer gap it goes on from there."""

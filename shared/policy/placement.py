@@ -12,17 +12,13 @@ from typing import Final
 
 from shared.messages import Epoch, Member, Role, ScenarioMap, State, Status
 from shared.policy.deadlines import Deadlines
-from shared.policy.hearing import Hearing
+from shared.policy.hearing import ROUNDING_S, Hearing
 from shared.policy.pool import Pool
 from shared.policy.recent import Recent
 from shared.policy.worker import Worker, tie_of
 
 EPOCHS_REMEMBERED: Final = 65_536
 """Instances whose highest epoch is kept after they are gone, so that a zombie stays refused."""
-
-
-ROUNDING_S: Final = 1e-6
-"""A tick at exactly `next_deadline()` finds its deadline due, whatever floats do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +158,7 @@ class FleetView:
     def suspect(self, instance: str, now: float) -> None:
         """Ask others first for a while, the longer the more often this happened since its last answer."""
         if worker := self._workers.get(instance):
-            penalty_s = min(self._rules.penalty_max_s, self._rules.penalty_s * 2.0 ** min(worker.penalties, 30))
-            worker.penalties += 1
-            worker.punished = True
+            penalty_s = worker.punish(self._rules.penalty_s, self._rules.penalty_max_s)
             self._penalties.set(instance, now + penalty_s)
             self._place(worker)
 
@@ -179,9 +173,7 @@ class FleetView:
         elif worker.restarted(status):
             self._lose(worker, "restarted")
         self._epochs.put(status.instance, status.epoch)
-        worker.status = status
-        worker.taken = 0
-        worker.closed = worker.silent = False
+        worker.report(status)
         if status.state in (State.STOPPED, State.FAILED):
             self._lose(worker, status.state.value, died=status.state is State.FAILED)
             self._place(worker)

@@ -78,6 +78,12 @@ class Worker:
             return False
         return status.state is State.STARTING or 0 < status.number <= last.number
 
+    def report(self, status: Status) -> None:
+        """Take in a status: it shows what was accepted before it, and that it is not silent."""
+        self.status = status
+        self.taken = 0
+        self.closed = self.silent = False
+
     def dispatch(self, turn: int) -> None:
         """Count an offer under way."""
         self.turn = turn
@@ -89,6 +95,13 @@ class Worker:
         self.unanswered = max(0, self.unanswered - 1)
         self.open = max(0, self.open - left)
         self.taken += taken
+
+    def punish(self, first_s: float, longest_s: float) -> float:
+        """Make it suspect. For how long: twice as long each time, until it answers."""
+        penalty_s = min(longest_s, first_s * 2.0 ** min(self.penalties, 30))
+        self.penalties += 1
+        self.punished = True
+        return penalty_s
 
     def forget_streams(self) -> None:
         """Start our own accounts anew, with a new incarnation."""
