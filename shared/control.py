@@ -51,6 +51,9 @@ class Control:
             after()
 
     async def _assign(self, order: AssignRole) -> None:
+        instance = self._instance
+        if (instance.role, instance.scenario, instance.group) == (order.role, order.scenario, order.group):
+            return  # the order is repeated because its answer was lost; it has been obeyed
         if not isinstance(self._service, Assignable):
             raise BadRequest(f"{self._instance.id} is a {self._instance.role.value}, not a standby")
         await self._service.assign(order)

@@ -85,6 +85,6 @@ class Record:
             prompt_tokens=self.prompt_tokens,
             sampling=self.sampling,
             stopping=self.stopping,
-            deadline_ms=self.deadline_ms,
+            deadline_ms=self.expires_ms if self.ids else self.deadline_ms,  # the first token has come: it is not due
             expires_ms=self.expires_ms,
         )

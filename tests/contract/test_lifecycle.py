@@ -316,6 +316,14 @@ async def test_an_order_that_cannot_be_obeyed_is_refused_with_its_reason(
     assert not life.stopping.asked.is_set()
 
 
+async def test_an_order_that_has_been_obeyed_is_answered_done_again(begin: Begin) -> None:
+    life = await begin()
+    await life.ready()
+    instance = life.probe.instance
+    assert instance is not None
+    assert await life.order(AssignRole(Role.DECODE, instance.scenario, instance.group)) == Done("decode-1")
+
+
 async def test_bytes_that_are_no_pulse_change_nothing(begin: Begin) -> None:
     life = await begin()
     await life.ready()

@@ -179,6 +179,14 @@ def test_a_gap_that_nothing_fills_fails_the_attempt_and_the_next_one_goes_on_fro
     assert house.sink.shown == [(0, "a"), (1, "b")]
 
 
+def test_a_begun_stream_is_replayed_without_the_deadline_of_its_first_token() -> None:
+    house = House()
+    assert house.record.begin(1, "gateway-1").deadline_ms == house.record.deadline_ms
+    house.frame((0, 0, "a"), attempt=1)
+    assert house.record.deadline_ms < house.record.expires_ms
+    assert house.record.begin(2, "gateway-1").deadline_ms == house.record.expires_ms
+
+
 def test_an_ending_without_its_last_tokens_is_no_ending() -> None:
     house = House(streams=2)
     house.frame((0, 0, "a"), ended=[finished(3)])
