@@ -22,8 +22,8 @@ from shared.messages import Sampling, Stopping
 from shared.models import resolve
 
 STREAMS = (1, 16, 64)
-PROMPT = 64
-NEW = 32
+PROMPT = 32
+NEW = 64
 ROUNDS = 2
 
 
