@@ -57,6 +57,7 @@ class NatsBus:
         self._told = False
         self._refusals = 0
         self._last_error = ""
+        self._refusal = ""  # says more than the broken connections that follow it
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._replies = f"{INBOX}_{service}.{secrets.token_hex(12)}"
 
@@ -73,7 +74,7 @@ class NatsBus:
         except (TimeoutError, OSError, NatsError) as error:
             bus._closing = True
             await bus._close_client()
-            why = bus._last_error or str(error) or "no answer"
+            why = bus._refusal or bus._last_error or str(error) or "no answer"
             raise LinkLost(f"cannot connect to NATS within {settings.connect_timeout_s:g} s: {why}") from error
         except asyncio.CancelledError:
             bus._closing = True
@@ -227,6 +228,7 @@ class NatsBus:
         if "authorization violation" in self._last_error.lower():
             self._nc.hang_up()
             self._refusals += 1
+            self._refusal = self._last_error
             if self._refusals >= REFUSALS_THAT_END:
                 self._tell(f"NATS refuses this user: {self._last_error}")
         log.warning("NATS reports an error", extra={"error": self._last_error})
@@ -238,7 +240,7 @@ class NatsBus:
 
     async def _on_reconnected(self) -> None:
         self.stats.reconnects += 1
-        self._refusals = 0
+        self._refusals, self._refusal = 0, ""
         log.info("connected to NATS again")
 
     async def _on_client_closed(self) -> None:
