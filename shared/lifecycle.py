@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 
 from shared.config import Config, load
 from shared.control import Assignable, Control
-from shared.errors import BatonError, ConfigError, LinkLost
+from shared.errors import BatonError, ConfigError, DeadlineExceeded, LinkLost
 from shared.health import HealthServer
 from shared.instance import WORKERS, Instance, Load, new_id
 from shared.messages import Role, State
@@ -135,6 +135,10 @@ async def _start(service: Service, config: Config, stopping: Stopping, stack: As
     instance.load = service.load
     control = await bus.subscribe(instance.subjects.control(instance.id), Control(service, instance, stopping).handle)
     stack.push_async_callback(control.stop)
+    try:
+        await bus.flush(config.nats.connect_timeout_s)  # ready means: the server knows all our subscriptions
+    except (DeadlineExceeded, LinkLost) as error:
+        log.warning("ready without NATS; the client subscribes when it is back", extra={"error": str(error)})
     await instance.enter(State.READY)
     return instance
 

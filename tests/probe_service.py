@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from shared.instance import Instance, Load
 from shared.lifecycle import main
-from shared.messages import Role
+from shared.messages import Role, State
 
 
 class Probe:
@@ -26,6 +26,7 @@ class Probe:
         self.drained_with: list[float] = []
         self.broken = 0
         self.closed = False
+        self._seen_ready = False
 
     async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
         say("opening")
@@ -41,6 +42,9 @@ class Probe:
         say("open")
 
     def load(self) -> Load:
+        if self.instance is not None and self.instance.state is State.READY and not self._seen_ready:
+            self._seen_ready = True
+            say("ready")
         return Load(slots=4, free=3, steps=7, busy=True, kv_free_bytes=1024)
 
     async def drain(self, seconds: float) -> None:

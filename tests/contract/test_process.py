@@ -101,10 +101,10 @@ def start(nats_settings: Nats, redis_settings: RedisSettings, tmp_path: Path) ->
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_in_order_with_exit_code_0(start: Start, number: signal.Signals) -> None:
     process = start()
-    process.says("open")
+    process.says("ready")
     process.signal(number)
     assert process.code() == 0
-    assert process.words == ["opening", "open", "draining", "drained", "closed"]
+    assert process.words == ["opening", "open", "ready", "draining", "drained", "closed"]
     assert f"received {number.name}" in process.errors
 
 
@@ -125,7 +125,7 @@ def test_a_thread_that_computes_on_does_not_hold_up_the_end(start: Start) -> Non
 
 def test_a_second_signal_ends_the_drain_and_is_no_clean_stop(start: Start) -> None:
     process = start("0,19,0")
-    process.says("open")
+    process.says("ready")
     process.signal(signal.SIGTERM)
     process.says("draining")
     started = time.monotonic()
@@ -142,7 +142,7 @@ def test_the_command_line_wins_over_the_environment_and_the_environment_over_the
         BATON_INSTANCE__ID="decode-8",
         BATON_TELEMETRY__LOG_FORMAT="json",
     )
-    process.says("open")
+    process.says("ready")
     process.signal(signal.SIGTERM)
     assert process.code() == 0
     assert '"instance": "decode-7"' in process.errors
