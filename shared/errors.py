@@ -4,12 +4,16 @@ BatonError
 ├── BadRequest          the caller must change the request
 │   ├── ContextTooLong  prompt and max_tokens exceed what the model can hold
 │   ├── UnknownScenario no scenario of that name
-│   └── TooLarge        a message or body above the limit
+│   ├── TooLarge        a message or body above the limit
+│   └── ContentRefused  moderation does not let this text in
+├── Unauthorised        no key, or one that is not known here
+├── Forbidden           a good key that may not do this
 ├── MalformedMessage    bytes that are no message of ours
 ├── Unavailable         try again later or elsewhere
 │   ├── Overloaded      capacity exists but is taken
 │   ├── NoCapacity      no healthy worker for a role
 │   ├── Draining        this instance is leaving
+│   ├── LimitReached    the tenant's own share is used up
 │   └── DeadlineExceeded
 ├── Cancelled           the client left or asked to stop
 ├── KvRefused           a KV hand-off that must not be used: fingerprint, ticket, length, checksum
@@ -44,6 +48,10 @@ class Code(StrEnum):
     CONFIG = "config_error"
     STALE = "stale_attempt"
     INTERNAL = "internal_error"
+    UNAUTHORISED = "invalid_api_key"
+    FORBIDDEN = "permission_error"
+    RATE_LIMITED = "rate_limit_exceeded"
+    CONTENT_REFUSED = "content_filter"
 
 
 class BatonError(Exception):
@@ -79,6 +87,27 @@ class TooLarge(BadRequest):
     """Raised when a message or body is above its limit; the text gives both sizes."""
 
     code = Code.TOO_LARGE
+
+
+class ContentRefused(BadRequest):
+    """Raised when moderation does not let a prompt in."""
+
+    code = Code.CONTENT_REFUSED
+
+
+class Unauthorised(BatonError):
+    """Raised when the client's key is missing or not known here."""
+
+    code = Code.UNAUTHORISED
+
+    def __init__(self, message: str = "Incorrect or missing API key; send it as 'Authorization: Bearer KEY'") -> None:
+        super().__init__(message)
+
+
+class Forbidden(BatonError):
+    """Raised when a good key may not do what was asked, such as use this scenario."""
+
+    code = Code.FORBIDDEN
 
 
 class MalformedMessage(BatonError):
@@ -120,6 +149,16 @@ class Draining(Unavailable):
     """Raised when this instance is leaving and takes nothing new."""
 
     code = Code.DRAINING
+
+
+class LimitReached(Unavailable):
+    """Raised when a tenant's own limit is reached; `headers` are the rate-limit headers that say how far."""
+
+    code = Code.RATE_LIMITED
+
+    def __init__(self, message: str, retry_after_s: float, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.headers = headers or {}
 
 
 class DeadlineExceeded(Unavailable):

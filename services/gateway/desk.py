@@ -3,7 +3,6 @@
 Owns the bound on requests in flight, checked before anything is parsed. Knows neither HTTP nor NATS.
 """
 
-import hmac
 import secrets
 import time
 from collections.abc import Iterator
@@ -12,15 +11,18 @@ from contextlib import contextmanager
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Tracer
 
-from services.gateway.calls import Answer, Call, open_call
+from services.gateway.access.caller import Caller
+from services.gateway.access.gate import Gate
+from services.gateway.answers.shapes import ChatShape, CompletionShape, Shape
+from services.gateway.api.chat import ChatRequest
+from services.gateway.api.completion import CompletionRequest
 from services.gateway.metrics import Metrics, operation_of, request_attributes
-from services.gateway.openai import ChatRequest, CompletionRequest
-from services.gateway.plans import plan_chat, plan_completion
-from services.gateway.relay import Relay
-from services.gateway.scenarios import Scenario, Scenarios
-from services.gateway.shapes import ChatShape, CompletionShape, Shape
+from services.gateway.prompts.plans import plan_chat, plan_completion
+from services.gateway.prompts.scenarios import Scenario, Scenarios
+from services.gateway.relay.calls import Answer, Call, open_call
+from services.gateway.relay.relay import Relay
 from shared.config import GatewaySettings
-from shared.errors import BatonError, Cancelled, Draining, Overloaded
+from shared.errors import BatonError, Cancelled, Draining, Forbidden, Overloaded
 
 Asked = ChatRequest | CompletionRequest
 
@@ -29,13 +31,20 @@ class Desk:
     """One per gateway."""
 
     def __init__(
-        self, relay: Relay, scenarios: Scenarios, settings: GatewaySettings, metrics: Metrics, tracer: Tracer
+        self,
+        relay: Relay,
+        scenarios: Scenarios,
+        gate: Gate,
+        *,
+        settings: GatewaySettings,
+        metrics: Metrics,
+        tracer: Tracer,
     ) -> None:
         self.scenarios = scenarios
         self.draining = False
         self.in_flight = 0
         self._relay = relay
-        self._keys = [key.encode() for key in settings.api_keys]
+        self._gate = gate
         self._bound = settings.max_streams
         self._metrics = metrics
         self._tracer = tracer
@@ -60,11 +69,16 @@ class Desk:
         """Count a bad ending."""
         self._metrics.refusals.labels(str(error.code)).inc()
 
-    def knows(self, key: str) -> bool:
-        """Check a client's key in constant time; every key is good where none is configured."""
-        given = key.encode("utf-8", "surrogateescape")
-        matches = [hmac.compare_digest(given, known) for known in self._keys]
-        return any(matches) or not self._keys
+    async def identify(self, credential: str) -> Caller:
+        """Say who a client is; the credential is empty where it sent none. Raises Unauthorised."""
+        return await self._gate.identify(credential)
+
+    def find(self, caller: Caller, model: str | None, header: str | None = None) -> Scenario:
+        """Find the scenario that a caller means. Raises UnknownScenario, Forbidden."""
+        scenario = self.scenarios.find(model, header)
+        if not caller.may_use(scenario.name):
+            raise Forbidden(f"this key may not use '{scenario.name}'")
+        return scenario
 
     def name(self, asked: Asked) -> str:
         """Draw the id of a new call."""
@@ -77,8 +91,13 @@ class Desk:
         include = bool(asked.stream_options and asked.stream_options.include_usage)
         return kind(call_id, int(time.time()), scenario.name, include)
 
-    async def open(self, asked: Asked, scenario: Scenario, call_id: str, answer: Answer, context: Context) -> Call:
-        """Plan a request and start it. Raises BadRequest, ContextTooLong, Overloaded. `close` must follow."""
+    async def open(
+        self, caller: Caller, asked: Asked, scenario: Scenario, *, call_id: str, answer: Answer, context: Context
+    ) -> Call:
+        """Plan a request, take its share of the limits, start it. `close` must follow.
+
+        Raises BadRequest, ContextTooLong, LimitReached, Overloaded.
+        """
         name = f"{operation_of(asked)} {scenario.name}"
         attributes = request_attributes(asked, call_id, scenario.name, scenario.model)
         span = self._tracer.start_span(name, context, kind=SpanKind.SERVER, attributes=attributes)
@@ -87,8 +106,16 @@ class Desk:
                 plans = await plan_chat(asked, scenario.prompter)
             else:
                 plans = await plan_completion(asked, scenario.prompter)
-            call = open_call(call_id, scenario, plans, answer, span, priority=asked.priority or 0)
-            self._relay.start(call)
+            prompt = sum(len(plan.prompt) // 4 for plan in plans if plan.first_of_prompt)
+            new = sum(plan.stopping.max_tokens for plan in plans)
+            grant = await self._gate.admit(caller, scenario.name, prompt, new)
+            priority = asked.priority or 0
+            call = open_call(call_id, scenario, grant, plans=plans, answer=answer, span=span, priority=priority)
+            try:
+                self._relay.start(call)
+            except BaseException:
+                self._gate.settle(grant, 0, 0)
+                raise
         except BaseException as error:
             span.set_attribute("error.type", type(error).__name__)
             span.end()
@@ -98,6 +125,7 @@ class Desk:
     def close(self, call: Call) -> None:
         """End a call in whatever state, and account for it."""
         self._relay.close(call)
+        self._gate.settle(call.grant, call.usage.prompt_tokens, call.usage.completion_tokens)
         error = call.ended.exception()
         self._relay.describe(call, error if isinstance(error, BatonError) else None)
 

@@ -8,8 +8,9 @@ from typing import Any
 from opentelemetry.trace import Span, Status, StatusCode
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.gateway.openai import ChatRequest, Parameters
-from services.gateway.shapes import Usage
+from services.gateway.answers.shapes import Usage
+from services.gateway.api.chat import ChatRequest
+from services.gateway.api.parameters import Parameters
 from shared import telemetry as names
 from shared.errors import BatonError
 

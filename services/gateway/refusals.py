@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.errors import BadRequest, BatonError, Code, Unavailable
+from shared.errors import BadRequest, BatonError, Code, LimitReached, Unavailable
 
 MAX_RETRY_AFTER_S: Final = 59
 """Clients disregard a Retry-After of a minute and more."""
@@ -32,6 +32,10 @@ _ANSWERS: Final[dict[Code, Answer]] = {
     Code.CONTEXT_TOO_LONG: Answer(400, _INVALID, "context_length_exceeded"),
     Code.UNKNOWN_SCENARIO: Answer(404, _INVALID, "model_not_found"),
     Code.TOO_LARGE: Answer(413, _INVALID, "request_too_large"),
+    Code.CONTENT_REFUSED: Answer(400, _INVALID, "content_filter"),
+    Code.UNAUTHORISED: Answer(401, _INVALID, "invalid_api_key"),
+    Code.FORBIDDEN: Answer(403, "permission_error", "permission_error"),
+    Code.RATE_LIMITED: Answer(429, "rate_limit_exceeded", "rate_limit_exceeded", again=True),
     Code.OVERLOADED: Answer(429, "server_overloaded", "server_overloaded", again=True),
     Code.NO_CAPACITY: Answer(503, "server_error", "no_capacity", again=True),
     Code.DRAINING: Answer(503, "server_error", "draining", again=True),
@@ -42,16 +46,8 @@ _ANSWERS: Final[dict[Code, Answer]] = {
     Code.WORKER_LOST: Answer(502, "server_error", "worker_lost"),
     Code.ENGINE_FAILED: Answer(502, "server_error", "engine_failed"),
 }
-_UNAUTHORISED: Final = Answer(401, _INVALID, "invalid_api_key")
 _SERVER_FAULT: Final = 500
 _OTHER: Final = Answer(500, "server_error", "internal_error")
-
-
-class Unauthorised(BadRequest):
-    """Raised when the client's key is missing or not known here."""
-
-    def __init__(self) -> None:
-        super().__init__("Incorrect or missing API key; send it as 'Authorization: Bearer KEY'")
 
 
 class Refused(BatonError):
@@ -66,7 +62,7 @@ class Refused(BatonError):
 
 def answer(error: BatonError) -> Answer:
     """Look up what the client sees of an error."""
-    return _UNAUTHORISED if isinstance(error, Unauthorised) else _ANSWERS.get(error.code, _OTHER)
+    return _ANSWERS.get(error.code, _OTHER)
 
 
 def error_object(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
@@ -93,13 +89,14 @@ def as_map(error: BatonError) -> dict[str, Any]:
 def headers(error: BatonError) -> dict[str, str]:
     """Headers that say whether and when to come back."""
     seen = answer(error)
-    if seen is _UNAUTHORISED:
+    if error.code is Code.UNAUTHORISED:
         return {"www-authenticate": "Bearer"}
     if not seen.again:
         return {"x-should-retry": "false"} if seen.status >= _SERVER_FAULT else {}
     seconds = error.retry_after_s if isinstance(error, Unavailable | Refused) else 1.0
     wait = min(MAX_RETRY_AFTER_S, max(1, math.ceil(seconds)))
-    return {"retry-after": str(wait), "x-baton-reason": str(error.code)}
+    more = error.headers if isinstance(error, LimitReached) else {}
+    return {"retry-after": str(wait), "x-baton-reason": str(error.code), **more}
 
 
 def _words(error: BatonError) -> str:

@@ -11,15 +11,16 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
+from services.gateway.access.gate import Gate
 from services.gateway.desk import Desk
-from services.gateway.entrance import NatsEntrance
-from services.gateway.hearing import Hearing
-from services.gateway.http import HttpEntrance
+from services.gateway.http.entrance import HttpEntrance
+from services.gateway.http.server import listen
 from services.gateway.metrics import Metrics
-from services.gateway.offers import Offers
-from services.gateway.relay import Relay
-from services.gateway.scenarios import Scenarios, open_scenarios
-from services.gateway.server import listen
+from services.gateway.nats.entrance import NatsEntrance
+from services.gateway.prompts.scenarios import Scenarios, open_scenarios
+from services.gateway.relay.hearing import Hearing
+from services.gateway.relay.offers import Offers
+from services.gateway.relay.relay import Relay
 from shared.config import Config
 from shared.instance import Instance
 from shared.lifecycle import Load
@@ -69,7 +70,10 @@ class Gateway:
             max_streams=config.gateway.max_streams,
         )
         stack.callback(self._relay.stop)
-        self._desk = Desk(self._relay, scenarios, config.gateway, metrics, instance.telemetry.tracer)
+        gate = Gate(config.gateway)
+        self._desk = Desk(
+            self._relay, scenarios, gate, settings=config.gateway, metrics=metrics, tracer=instance.telemetry.tracer
+        )
         self._observe(metrics, scenarios)
         await self._open_bus(instance, scenarios, stack)
         await self._open_http(instance, metrics, stack)

@@ -13,7 +13,7 @@ from typing import Any
 import services
 from services.local.children import Command
 from shared.config import Config, load
-from shared.config_reader import variable
+from shared.config.reader import variable
 from shared.errors import ConfigError
 from shared.messages import Role
 from shared.models.known import KNOWN, import_command, imported

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 
 from services.standby.service import Standby
-from shared.config_reader import variable
+from shared.config.reader import variable
 from shared.lifecycle import main
 from shared.messages import AssignRole, Role
 

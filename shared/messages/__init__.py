@@ -20,6 +20,7 @@ from shared.messages.fleet import (
 from shared.messages.requests import (
     Accepted,
     Cancel,
+    Constraint,
     Endpoint,
     HandedOff,
     KvGrant,
@@ -55,6 +56,7 @@ __all__ = [
     "AnyMessage",
     "AssignRole",
     "Cancel",
+    "Constraint",
     "Count",
     "Done",
     "Drain",

@@ -1,11 +1,18 @@
 """A request as workers see it, and what gateway, prefill and decode say about it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from shared.errors import Code
 from shared.messages.wire import Count, Epoch, Message, Name, Positive, TokenBytes, Value
+
+
+class Constraint(Value, frozen=True):
+    """A language that the generated text must belong to; each engine compiles it by itself."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str  # a JSON Schema as JSON, a regular expression, or a Lark grammar in llguidance's dialect
 
 
 class Sampling(Value, frozen=True):
@@ -22,6 +29,7 @@ class Sampling(Value, frozen=True):
     seed: int = 0  # drawn by the gateway where the client gave none, so that each attempt draws alike
     choice: int = 0
     logprobs: int | None = None  # number of alternatives wanted beside the token's own; None: no logprobs
+    constraint: Constraint | None = None  # tokens that would leave its language are never drawn
 
 
 class Stopping(Value, frozen=True):

@@ -11,6 +11,8 @@ class Finish(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"  # said by gateways alone, of text that a worker ended with STOP
+    CONTENT_FILTER = "content_filter"  # said by gateways alone
 
 
 class TokenLogprob(Value, frozen=True, array_like=True):

@@ -23,6 +23,7 @@ class Arrived:
     deadline: float  # the first token is due; a request nobody accepted by then is refused
     expires: float  # the request ends whatever its state
     priority: int = 0  # smaller goes first
+    tenant: str = ""  # whose share of the wait it takes
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.config import Config, Nats, ScenarioSettings, load
-from shared.config_reader import variable
+from shared.config.reader import variable
 from shared.errors import ConfigError
 
 CHAT = {"BATON_SCENARIO__CHAT__MODEL": "gemma-3-270m"}

@@ -12,6 +12,7 @@ from shared.messages import (
     AnyMessage,
     AssignRole,
     Cancel,
+    Constraint,
     Done,
     Drain,
     Endpoint,
@@ -58,9 +59,11 @@ REQUEST = Request(
     1_700_000_600_000,
 )
 SMALL = Request("r", 0, "g", 0, pack_tokens([1]), 1, Sampling(), Stopping(1), 0, 0)
+CONSTRAINED = Sampling(constraint=Constraint("regex", "[a-z]+"))
+BOUND = Request("r", 0, "g", 0, pack_tokens([1]), 1, CONSTRAINED, Stopping(1), 0, 0)
 
 SAMPLES: dict[str, list[Value]] = {
-    "prefill.request": [PrefillRequest(REQUEST), PrefillRequest(SMALL)],
+    "prefill.request": [PrefillRequest(REQUEST), PrefillRequest(SMALL), PrefillRequest(BOUND)],
     "accepted": [Accepted("req-1", 2, "prefill-1", EPOCH)],
     "rejected": [
         Rejected("req-1", 2, "prefill-1", Code.CONTEXT_TOO_LONG, "too long", retryable=False),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from shared.config_reader import Reader, setting
+from shared.config.reader import Reader, setting
 from shared.errors import ConfigError
 
 DEFAULT_PREFILL_MS: Final = (0.0, 0.0, 20.0)

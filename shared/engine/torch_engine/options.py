@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.config_reader import Reader, setting
+from shared.config.reader import Reader, setting
 from shared.errors import ConfigError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

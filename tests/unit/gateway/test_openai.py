@@ -5,7 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.gateway.openai import ChatRequest, CompletionRequest, convert, parse
+from services.gateway.api.chat import ChatRequest
+from services.gateway.api.completion import CompletionRequest
+from services.gateway.api.reading import convert, parse
 from shared.errors import BadRequest
 
 HELLO = [{"role": "user", "content": "hello"}]

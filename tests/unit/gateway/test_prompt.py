@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from services.gateway.openai import ChatMessage, ChatRequest, CompletionRequest, TextPart, TokenizeRequest
-from services.gateway.plans import plan_chat, plan_completion
-from services.gateway.prompt import Prompter
-from services.gateway.template import ChatTemplate
+from services.gateway.api.chat import ChatMessage, ChatRequest, TextPart
+from services.gateway.api.completion import CompletionRequest
+from services.gateway.api.tokens import TokenizeRequest
+from services.gateway.prompts.plans import plan_chat, plan_completion
+from services.gateway.prompts.prompter import Prompter
+from services.gateway.prompts.template import ChatTemplate
 from shared.errors import BadRequest, ContextTooLong, TooLarge
 from shared.messages import unpack_tokens
 from shared.models import ModelSpec

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from services.gateway.record import Record
-from services.gateway.records import GAP_S, Records
+from services.gateway.relay.record import Record
+from services.gateway.relay.records import GAP_S, Records
 from shared.errors import Code
 from shared.messages import (
     Epoch,

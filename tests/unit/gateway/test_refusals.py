@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from services.gateway.refusals import Refused, Unauthorised, answer, as_json, as_map, headers
-from shared.errors import BadRequest, BatonError, Code, Draining, Overloaded
+from services.gateway.refusals import Refused, answer, as_json, as_map, headers
+from shared.errors import BadRequest, BatonError, Code, Draining, Overloaded, Unauthorised
 
 
 @pytest.mark.parametrize("code", list(Code))
@@ -15,13 +15,15 @@ def test_every_code_has_an_error_object_and_a_status_that_clients_know(code: Cod
     assert set(body) == {"message", "type", "param", "code"}
     assert body["message"]
     status = answer(error).status
-    assert status in {400, 404, 413, 429, 499, 500, 502, 503, 504}
+    assert status in {400, 401, 403, 404, 413, 429, 499, 500, 502, 503, 504}
     again = headers(error)
     if status in {429, 503}:
         assert 1 <= int(again["retry-after"]) < 60
         assert again["x-baton-reason"] == str(code)
     elif status >= 500:
         assert again == {"x-should-retry": "false"}
+    elif status == 401:
+        assert again == {"www-authenticate": "Bearer"}
     else:
         assert again == {}
 

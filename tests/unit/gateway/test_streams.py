@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from services.gateway.shapes import ChatShape, CompletionShape, Shape, Usage
-from services.gateway.streams import KEEP_ALIVE_S, SseAnswer
+from services.gateway.answers.shapes import ChatShape, CompletionShape, Shape, Usage
+from services.gateway.answers.sse import KEEP_ALIVE_S, SseAnswer
 from shared.messages import Finish, Logprobs, TokenLogprob
 
 TEXTS = ["Hel", "lo", ' "quoted"\n', "\u2028 \U0001f469\u200d\U0001f680 \\", "\x00\x1f"]

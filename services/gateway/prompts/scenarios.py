@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.gateway.prompt import Prompter
+from services.gateway.prompts.prompter import Prompter
 from shared.config import Config, ScenarioSettings
 from shared.errors import BadRequest, UnknownScenario
 from shared.models import resolve

@@ -12,13 +12,17 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from services.gateway.bodies import ID, authorise, read_body, signature, too_large
-from services.gateway.completions import Completions
+from services.gateway.access.caller import Caller
+from services.gateway.api.chat import ChatRequest
+from services.gateway.api.completion import CompletionRequest
+from services.gateway.api.reading import parse
+from services.gateway.api.tokens import DetokenizeRequest, TokenizeRequest
 from services.gateway.desk import Desk
+from services.gateway.http.bodies import ID, identify, read_body, signature, too_large
+from services.gateway.http.completions import Completions
 from services.gateway.metrics import Metrics
-from services.gateway.openai import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest, parse
+from services.gateway.prompts.scenarios import Scenario
 from services.gateway.refusals import answer, as_json, error_object, headers
-from services.gateway.scenarios import Scenario
 from shared.config import GatewaySettings
 from shared.errors import BatonError
 from shared.telemetry import Telemetry
@@ -110,12 +114,13 @@ class HttpEntrance:
     # ---- routes ------------------------------------------------------------------------------------------------------
 
     async def _models(self, request: web.BaseRequest) -> web.Response:
-        authorise(request, self._desk)
-        return _json({"object": "list", "data": [scenario.card() for scenario in self._desk.scenarios]})
+        caller = await identify(request, self._desk)
+        mine = [scenario.card() for scenario in self._desk.scenarios if caller.may_use(scenario.name)]
+        return _json({"object": "list", "data": mine})
 
     async def _model(self, request: web.BaseRequest) -> web.Response:
-        authorise(request, self._desk)
-        return _json(self._desk.scenarios.find(request.path[len(MODEL_PATH) :]).card())
+        caller = await identify(request, self._desk)
+        return _json(self._desk.find(caller, request.path[len(MODEL_PATH) :]).card())
 
     async def _missing(self, request: web.BaseRequest) -> web.Response:
         return _error(404, f"Not found: {request.method} {request.path[:200]}", "not_found")
@@ -128,21 +133,21 @@ class HttpEntrance:
 
     async def _tokenize(self, request: web.BaseRequest) -> web.Response:
         with self._desk.place():
-            authorise(request, self._desk)
+            caller = await identify(request, self._desk)
             asked = parse(await read_body(request, self._settings), TokenizeRequest)
-            scenario = self._scenario(request, asked.model)
+            scenario = self._scenario(request, caller, asked.model)
             tokens = await scenario.prompter.count(asked)
         return _json({"count": len(tokens), "max_model_len": scenario.prompter.context, "tokens": tokens})
 
     async def _detokenize(self, request: web.BaseRequest) -> web.Response:
         with self._desk.place():
-            authorise(request, self._desk)
+            caller = await identify(request, self._desk)
             asked = parse(await read_body(request, self._settings), DetokenizeRequest)
-            words = await self._scenario(request, asked.model).prompter.words(asked.tokens)
+            words = await self._scenario(request, caller, asked.model).prompter.words(asked.tokens)
         return _json({"prompt": words})
 
-    def _scenario(self, request: web.BaseRequest, model: str | None) -> Scenario:
-        return self._desk.scenarios.find(model, request.headers.get("x-baton-scenario"))
+    def _scenario(self, request: web.BaseRequest, caller: Caller, model: str | None) -> Scenario:
+        return self._desk.find(caller, model, request.headers.get("x-baton-scenario"))
 
     async def _healthz(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002  aiohttp's signature
         return web.Response(text="ok\n")

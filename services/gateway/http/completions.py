@@ -10,14 +10,15 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 from opentelemetry.context import Context
 
-from services.gateway.answers import WholeAnswer
-from services.gateway.bodies import authorise, read_body, signature
-from services.gateway.calls import Call
+from services.gateway.access.caller import Caller
+from services.gateway.answers.sse import SseAnswer, SseStream
+from services.gateway.answers.whole import WholeAnswer
+from services.gateway.api.reading import parse
 from services.gateway.desk import Asked, Desk
-from services.gateway.openai import parse
+from services.gateway.http.bodies import identify, read_body, signature
+from services.gateway.prompts.scenarios import Scenario
 from services.gateway.refusals import as_json
-from services.gateway.scenarios import Scenario
-from services.gateway.streams import SseAnswer, SseStream
+from services.gateway.relay.calls import Call
 from shared.config import GatewaySettings
 from shared.errors import BatonError
 from shared.telemetry import extract_context
@@ -41,35 +42,37 @@ class Completions:
     async def create(self, request: web.BaseRequest, shape: type[Asked]) -> web.StreamResponse:
         """Answer one request."""
         with self._desk.place():
-            authorise(request, self._desk)
+            caller = await identify(request, self._desk)
             asked: Asked = parse(await read_body(request, self._settings), shape)
-            scenario = self._desk.scenarios.find(asked.model, request.headers.get("x-baton-scenario"))
+            scenario = self._desk.find(caller, asked.model, request.headers.get("x-baton-scenario"))
             context = extract_context(request.headers)
             if asked.stream:
-                return await self._stream(request, asked, scenario, context)
-            return await self._whole(asked, scenario, context)
+                return await self._stream(request, caller, asked, scenario, context)
+            return await self._whole(caller, asked, scenario, context)
 
-    async def _whole(self, asked: Asked, scenario: Scenario, context: Context) -> web.Response:
+    async def _whole(self, caller: Caller, asked: Asked, scenario: Scenario, context: Context) -> web.Response:
         call_id = self._desk.name(asked)
         collected = WholeAnswer(self._desk.shape(asked, call_id, scenario))
-        call = await self._desk.open(asked, scenario, call_id, collected, context)
+        call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=collected, context=context)
         try:
             await call.ended
         finally:
             self._desk.close(call)
-        return web.Response(body=collected.body(call.usage), content_type="application/json")
+        return web.Response(
+            body=collected.body(call.usage), content_type="application/json", headers=call.grant.headers
+        )
 
     async def _stream(
-        self, request: web.BaseRequest, asked: Asked, scenario: Scenario, context: Context
+        self, request: web.BaseRequest, caller: Caller, asked: Asked, scenario: Scenario, context: Context
     ) -> web.StreamResponse:
         call_id = self._desk.name(asked)
         shape = self._desk.shape(asked, call_id, scenario)
         events = SseAnswer(shape, self._settings.max_unsent_bytes, self._settings.send_timeout_s)
-        call = await self._desk.open(asked, scenario, call_id, events, context)
+        call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=events, context=context)
         events.stream.on_cut = lambda: self._desk.cut(call)
         try:
             await call.admitted  # until here the answer may still be an error with a status of its own
-            response = web.StreamResponse(headers=SSE_HEADERS | signature(request))
+            response = web.StreamResponse(headers=SSE_HEADERS | signature(request) | call.grant.headers)
             await response.prepare(request)
             await response.write(events.opening())  # takes the headers along
             await self._run(request, call, events)

@@ -5,8 +5,8 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
+from services.gateway.access.caller import Caller
 from services.gateway.desk import Desk
-from services.gateway.refusals import Unauthorised
 from shared.config import GatewaySettings
 from shared.errors import TooLarge
 
@@ -19,11 +19,10 @@ def signature(request: web.BaseRequest) -> dict[str, str]:
     return {"x-request-id": request[ID], "server": "baton"}
 
 
-def authorise(request: web.BaseRequest, desk: Desk) -> None:
-    """Check the bearer's key. Raises Unauthorised."""
+async def identify(request: web.BaseRequest, desk: Desk) -> Caller:
+    """Say who the bearer of the key is. Raises Unauthorised."""
     scheme, _, key = request.headers.get("authorization", "").strip().partition(" ")
-    if not desk.knows(key.strip() if scheme.lower() == "bearer" else ""):
-        raise Unauthorised
+    return await desk.identify(key.strip() if scheme.lower() == "bearer" else "")
 
 
 async def read_body(request: web.BaseRequest, settings: GatewaySettings) -> bytes:

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from services.gateway.calls import Call
 from services.gateway.metrics import Metrics, describe_end
-from services.gateway.offers import Offers
-from services.gateway.record import Record
-from services.gateway.records import Records
 from services.gateway.refusals import Refused
+from services.gateway.relay.calls import Call
+from services.gateway.relay.offers import Offers
+from services.gateway.relay.record import Record
+from services.gateway.relay.records import Records
 from shared.bus import Delivery
 from shared.config import FleetSettings
 from shared.errors import BatonError, Cancelled, Code, MalformedMessage, Overloaded, Unavailable
@@ -86,9 +86,8 @@ class Relay:
             self._calls[record.request_id] = call
         for record in call.records:
             times = (call.deadline, call.expires)
-            self.handle(
-                Arrived(record.request_id, call.scenario.name, record.prompt_tokens, *times, priority=call.priority)
-            )
+            tenant, priority = call.grant.caller.tenant, call.priority
+            self.handle(Arrived(record.request_id, call.scenario.name, record.prompt_tokens, *times, priority, tenant))
 
     def close(self, call: Call, error: BatonError | None = None) -> None:
         """End a call; whatever of it still runs is cancelled. `error` is why, unless the client left. Idempotent."""

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 import msgpack
 
+from services.gateway.answers.maps import NatsAnswer
+from services.gateway.api.chat import ChatRequest
+from services.gateway.api.completion import CompletionRequest
+from services.gateway.api.reading import convert
 from services.gateway.desk import Asked, Desk
-from services.gateway.openai import ChatRequest, CompletionRequest, convert
-from services.gateway.refusals import Unauthorised, as_map
-from services.gateway.replies import NatsAnswer
+from services.gateway.refusals import as_map
 from shared.bus import Bus, Delivery, extract
 from shared.errors import BadRequest, BatonError, MalformedMessage, Overloaded, Unavailable
 from shared.tasks import Tasks
@@ -99,12 +101,11 @@ class NatsEntrance:
 
     async def _answer(self, name: str, delivery: Delivery) -> None:
         asked, key = read(delivery.data)
-        if not self._desk.knows(key):
-            raise Unauthorised
-        scenario = self._desk.scenarios.find(name)
+        caller = await self._desk.identify(key)
+        scenario = self._desk.find(caller, name)
         call_id = self._desk.name(asked)
         answer = NatsAnswer(call_id, lambda reply: self._reply(delivery.reply, reply), streamed=bool(asked.stream))
-        call = await self._desk.open(asked, scenario, call_id, answer, extract(delivery))
+        call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=answer, context=extract(delivery))
         answer.on_full = lambda: self._desk.cut(call)
         try:
             answer.acknowledge()

@@ -7,7 +7,7 @@ may leave unsent. Each choice's events are preformatted; a token adds its number
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from services.gateway.shapes import Shape, Usage, encode
+from services.gateway.answers.shapes import Shape, Usage, encode
 from shared.messages import Finish, Logprobs
 
 DONE: Final = b"data: [DONE]\n\n"

@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
-from services.gateway.openai import MAX_CHOICES, ChatRequest, CompletionRequest, Parameters
-from services.gateway.prompt import Prompter
+from services.gateway.api.chat import ChatRequest
+from services.gateway.api.completion import CompletionRequest
+from services.gateway.api.parameters import MAX_CHOICES, Parameters
+from services.gateway.prompts.prompter import Prompter
 from shared.errors import BadRequest, TooLarge
 from shared.messages import Sampling, Stopping, pack_tokens
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from services.gateway.record import Record
+from services.gateway.relay.record import Record
 from shared.errors import Code
 from shared.messages import Epoch, Failed, Finished, Frame, HandedOff, Logprobs
 

@@ -7,9 +7,9 @@ map carries `choice`. Publishes nothing itself.
 from collections.abc import Callable
 from typing import Any
 
-from services.gateway.answers import Collected
-from services.gateway.record import Sink
-from services.gateway.shapes import ChatShape, Usage
+from services.gateway.answers.shapes import ChatShape, Usage
+from services.gateway.answers.whole import Collected
+from services.gateway.relay.record import Sink
 from shared.errors import Overloaded
 from shared.messages import Finish, Logprobs
 

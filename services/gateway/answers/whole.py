@@ -3,7 +3,7 @@
 Owns the text of each choice until it is complete.
 """
 
-from services.gateway.shapes import Shape, Usage, Whole
+from services.gateway.answers.shapes import Shape, Usage, Whole
 from shared.messages import Finish, Logprobs
 
 

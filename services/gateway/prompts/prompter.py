@@ -9,8 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from services.gateway.openai import ChatMessage, TokenizeRequest
-from services.gateway.template import ChatTemplate
+from services.gateway.api.chat import ChatMessage
+from services.gateway.api.tokens import TokenizeRequest
+from services.gateway.prompts.template import ChatTemplate
 from shared.errors import BadRequest, ContextTooLong
 from shared.messages import MAX_TOKENS_BYTES
 from shared.models import ModelSpec

@@ -10,10 +10,11 @@ from typing import Protocol
 
 from opentelemetry.trace import Span
 
-from services.gateway.plans import Plan
-from services.gateway.record import Record, Sink
-from services.gateway.scenarios import Scenario
-from services.gateway.shapes import Usage
+from services.gateway.access.caller import Grant
+from services.gateway.answers.shapes import Usage
+from services.gateway.prompts.plans import Plan
+from services.gateway.prompts.scenarios import Scenario
+from services.gateway.relay.record import Record, Sink
 from shared.errors import BatonError
 from shared.messages import Finish, Finished
 
@@ -32,6 +33,7 @@ class Call:
 
     id: str
     scenario: Scenario
+    grant: Grant
     span: Span
     priority: int
     arrived: float  # monotonic
@@ -72,7 +74,7 @@ class Call:
 
 
 def open_call(
-    call_id: str, scenario: Scenario, plans: list[Plan], answer: Answer, span: Span, *, priority: int = 0
+    call_id: str, scenario: Scenario, grant: Grant, *, plans: list[Plan], answer: Answer, span: Span, priority: int = 0
 ) -> Call:
     """Make a call with a record for each plan."""
     now, unix_ms = time.monotonic(), int(time.time() * 1000)
@@ -80,6 +82,7 @@ def open_call(
     call = Call(
         call_id,
         scenario,
+        grant,
         span,
         priority,
         now,

@@ -1,0 +1,28 @@
+"""Who asks, and what was granted: the words in which the desk and the gate speak."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+ANYONE: Final = "anonymous"
+"""The tenant of clients without a key, where none is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A client that was let in. Holds no secret."""
+
+    tenant: str = ANYONE
+    key_id: str = ""  # for the audit log; empty where no key was needed
+    scenarios: frozenset[str] | None = None  # that it may use; None: all
+
+    def may_use(self, scenario: str) -> bool:
+        """Whether its scopes cover a scenario."""
+        return self.scenarios is None or scenario in self.scenarios
+
+
+@dataclass(slots=True)
+class Grant:
+    """A share of the tenant's limits, held from admission until the request's end. `headers` go out with the answer."""
+
+    caller: Caller
+    headers: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""How answers look: JSON shapes, server-sent events, maps over NATS."""

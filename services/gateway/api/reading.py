@@ -1,0 +1,78 @@
+"""Reads a body or a message as a request shape, and says what is wrong with it in the client's words."""
+
+import re
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from services.gateway.api.parameters import Parameters
+from shared.errors import BadRequest
+
+_UNSUPPORTED_NAMES: Final = (
+    "audio background cache_salt continue_final_message documents function_call functions guided_json guided_regex "
+    "guided_choice guided_grammar include_stop_str_in_output input instructions length_penalty modalities "
+    "mm_processor_kwargs prediction prompt_cache_key prompt_logprobs reasoning reasoning_effort service_tier "
+    "skip_special_tokens spaces_between_special_tokens structured_outputs timeout tool_calls tool_call_id "
+    "truncate_prompt_tokens use_beam_search verbosity web_search_options add_generation_prompt chat_template "
+    "continuous_usage_stats"
+)
+UNSUPPORTED: Final = frozenset(_UNSUPPORTED_NAMES.split())
+"""Names other servers know and this one does not honour: told apart from a misspelling."""
+
+T = TypeVar("T")
+
+_PATH: Final = re.compile(r" - at (`key` in )?`\$\.?([^`]*)`$")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`")
+_MISSING: Final = re.compile(r"Object missing required field `([^`]*)`")
+
+
+def parse(body: bytes, shape: type[T]) -> T:
+    """Read a JSON body as `shape`. Raises BadRequest that names the parameter at fault."""
+    try:
+        request = msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as error:
+        raise _fault(str(error)) from None
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not valid UTF-8: {error.reason} at byte {error.start} of a string") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+    except ValueError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from None
+    return _checked(request)
+
+
+def convert(fields: dict[str, Any], shape: type[T]) -> T:
+    """Read the fields of a message as `shape`. Raises BadRequest that names the parameter at fault."""
+    try:
+        request = msgspec.convert(fields, type=shape, str_keys=True, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise _fault(str(error)) from None
+    except RecursionError:
+        raise BadRequest("the message is nested too deeply") from None
+    return _checked(request)
+
+
+def _fault(message: str) -> BadRequest:
+    """Say what msgspec found, with the parameter's own name."""
+    where = ""
+    if path := _PATH.search(message):
+        where = path[2]
+        message = message[: path.start()]
+    if unknown := _UNKNOWN.match(message):
+        name = f"{where}.{unknown[1]}".lstrip(".")
+        kind = "Unsupported" if unknown[1] in UNSUPPORTED else "Unknown"
+        return BadRequest(f"{kind} parameter: '{name}'", name)
+    if missing := _MISSING.match(message):
+        name = f"{where}.{missing[1]}".lstrip(".")
+        return BadRequest(f"Missing required parameter: '{name}'", name)
+    if where.split(".")[0] in ("tools", "tool_choice", "response_format"):
+        return BadRequest(f"Unsupported parameter: '{where}' has a value this server does not support yet", where)
+    return BadRequest(
+        f"Invalid value for '{where}': {message}" if where else f"Invalid request: {message}", where or None
+    )
+
+
+def _checked(request: T) -> T:
+    if isinstance(request, Parameters):
+        request.check()
+    return request

@@ -1,0 +1,1 @@
+"""From words to tokens and to what workers are asked: scenarios, templates, plans."""
