@@ -25,9 +25,6 @@ INBOX: Final = "_INBOX"
 """How every inbox begins. Other reply subjects are not used: whoever sent them could name a control subject."""
 RESERVED_BYTES: Final = 8192
 """Kept free below the server's limit, which counts headers too and closes the connection when it is exceeded."""
-PENDING_MESSAGES: Final = 65_536
-PENDING_BYTES: Final = 64 << 20
-"""Of one subscription. Beyond either the newest message is dropped, and counted as `slow_consumer`."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +47,6 @@ class BusStats:
     delivered: int = 0
     refused: int = 0  # publishes that were too large or found the buffer full or the link down
     handler_errors: int = 0
-    slow_consumer: int = 0  # messages dropped because a subscription was full
     refused_replies: int = 0  # reply subjects that are no inbox
     errors: int = 0  # that the client library reported
     reconnects: int = 0

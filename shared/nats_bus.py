@@ -13,15 +13,11 @@ from random import random
 from types import UnionType
 from typing import TypeVar
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
-from nats.errors import SlowConsumerError
 
 from shared.bus import (
     INBOX,
-    PENDING_BYTES,
-    PENDING_MESSAGES,
     BusStats,
     Delivery,
     Handler,
@@ -58,7 +54,7 @@ class NatsBus:
         self._refusals = 0
         self._last_error = ""
         self._refusal = ""  # says more than the broken connections that follow it
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, asyncio.Future[Delivery]] = {}
         self._replies = f"{INBOX}_{service}.{secrets.token_hex(12)}"
 
     @classmethod
@@ -69,7 +65,7 @@ class NatsBus:
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
                 await bus._connect(user, password)
-                await bus._nc.subscribe(f"{bus._replies}.*", cb=bus._on_reply, pending_bytes_limit=PENDING_BYTES)
+                await bus._nc.listen(f"{bus._replies}.*", bus._on_reply)
                 await bus._nc.flush()
         except (TimeoutError, OSError, NatsError) as error:
             bus._closing = True
@@ -135,7 +131,7 @@ class NatsBus:
     ) -> T:
         """See Bus."""
         token = secrets.token_hex(8)
-        reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
         self._waiting[token] = reply
         try:
             async with asyncio.timeout(timeout_s):
@@ -145,7 +141,7 @@ class NatsBus:
             raise DeadlineExceeded(f"no {what or 'reply'} on {subject} within {timeout_s:g} s") from error
         finally:
             del self._waiting[token]
-        if answer.headers and answer.headers.get("Status") == NO_RESPONDERS and not answer.data:
+        if answer.headers.get("Status") == NO_RESPONDERS and not answer.data:
             raise NoCapacity(f"nobody listens on {subject}")
         result: T = decode(answer.data, expected, what or subject)
         return result
@@ -153,17 +149,11 @@ class NatsBus:
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """See Bus."""
 
-        async def on_message(message: Msg) -> None:
-            call(handler, Delivery(message.subject, message.data, message.reply, message.headers or {}), self.stats)
+        def take(subject: str, data: bytes, reply: str, headers: dict[str, str]) -> None:
+            call(handler, Delivery(subject, data, reply, headers), self.stats)
 
         try:
-            inner = await self._nc.subscribe(
-                subject,
-                queue,
-                cb=on_message,
-                pending_msgs_limit=PENDING_MESSAGES,
-                pending_bytes_limit=PENDING_BYTES,
-            )
+            inner = await self._nc.listen(subject, take, queue=queue)
         except NatsError as error:
             raise LinkLost(f"cannot subscribe to {subject}: {error}") from error
         return _Subscription(inner)
@@ -214,17 +204,15 @@ class NatsBus:
             if not future.done():
                 future.set_exception(LinkLost(f"{why}; whether the request was taken is unknown"))
 
-    async def _on_reply(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject.rpartition(".")[2])
+    def _on_reply(self, subject: str, data: bytes, reply: str, headers: dict[str, str]) -> None:  # noqa: ARG002
+        future = self._waiting.get(subject.rpartition(".")[2])
         if future is not None and not future.done():  # a late or second reply is nobody's
-            future.set_result(message)
+            future.set_result(Delivery(subject, data, "", headers))
 
     async def _on_error(self, error: Exception) -> None:
         """Count, never raise, never wait: an exception here would end the client's read loop."""
         self.stats.errors += 1
         self._last_error = str(error) or type(error).__name__
-        if isinstance(error, SlowConsumerError):
-            self.stats.slow_consumer += 1
         if "authorization violation" in self._last_error.lower():
             self._nc.hang_up()
             self._refusals += 1

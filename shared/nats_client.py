@@ -5,13 +5,47 @@ Written against nats-py 2.16; `tests/contract/test_nats_bus.py` shows when a new
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import Any
 
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 from nats.errors import TimeoutError as NatsTimeout
+
+Take = Callable[[str, bytes, str, dict[str, str]], None]
+"""Subject, data, reply subject, headers. Never waits, never raises."""
 
 
 class RepairedClient(Client):
     """nats.aio.client.Client, with these differences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._takers: dict[int, Take] = {}  # by subscription id
+
+    async def listen(self, subject: str, take: Take, *, queue: str = "") -> Subscription:
+        """Subscribe; each message is handed over where it is read.
+
+        The library would put it into a queue and wake a task of the subscription, which costs a frame of tokens a turn
+        of the event loop. What never waits needs neither, and has no queue to overflow.
+        """
+        self._takers[self._sid + 1] = take  # before the first message can come
+        return await super().subscribe(subject, queue)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """Hand a message over; called by the library's parser for each."""
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        take = self._takers.get(sid)
+        if take is None or sid not in self._subs:
+            return
+        fields: dict[str, Any] = await self._process_headers(headers) or {} if headers else {}
+        take(subject.decode(), data, reply.decode(), fields)
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        """Forget a subscription that is over."""
+        super()._remove_sub(sid, max_msgs)
+        self._takers.pop(sid, None)
 
     async def flush(self, timeout: float = 10) -> None:  # noqa: ASYNC109  # the library's name
         """Return once the server has all that was sent before.
@@ -36,6 +70,7 @@ class RepairedClient(Client):
             for subscription in self._subs.values():
                 subscription._stop_processing()  # noqa: SLF001  # what the library would have come to
             self._subs.clear()
+            self._takers.clear()
             self.hang_up()
 
     def hang_up(self) -> None:

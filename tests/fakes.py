@@ -11,7 +11,6 @@ from collections.abc import Callable
 from types import UnionType
 from typing import TypeVar
 
-from shared import bus as limits
 from shared.bus import INBOX, BusStats, Delivery, Handler, call, guard_size, payload
 from shared.errors import BatonError, DeadlineExceeded, LinkLost, NoCapacity, Overloaded
 from shared.messages import Request, Sampling, Stopping, Value, decode, pack_tokens
@@ -83,25 +82,18 @@ class _Subscription:
             r"\.".join("[^.]+" if p == "*" else ".+" if p == ">" else re.escape(p) for p in subject.split("."))
         )
         self._pending: deque[Delivery] = deque()
-        self._bytes = 0
         self.queue = queue
 
     def matches(self, subject: str) -> bool:
         return self._pattern.fullmatch(subject) is not None
 
     def put(self, delivery: Delivery) -> None:
-        full = len(self._pending) >= limits.PENDING_MESSAGES
-        if full or self._bytes + len(delivery.data) > limits.PENDING_BYTES:
-            self._bus.stats.slow_consumer += 1  # the newest is dropped, as the real client does
-            return
         self._pending.append(delivery)
-        self._bytes += len(delivery.data)
         asyncio.get_running_loop().call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
         if self._pending and not self._bus.closed:
             delivery = self._pending.popleft()
-            self._bytes -= len(delivery.data)
             call(self._handler, delivery, self._bus.stats)
 
     async def stop(self, timeout_s: float = 1.0) -> None:
