@@ -1,4 +1,4 @@
-"""Orders to one instance over NATS: drain, or take a role. Owns the answer that each gets; performs neither."""
+"""Orders to one instance over NATS: drain, take a role, reload. Owns the answer that each gets; performs none."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from shared.bus import Delivery
 from shared.errors import BadRequest, BatonError
 from shared.instance import Instance
-from shared.messages import AssignRole, Done, Drain, Rejected, ToInstance, decode
+from shared.messages import AssignRole, Done, Drain, Rejected, Reload, Reloaded, ToInstance, decode
 from shared.stopping import Stopping
 
 LONGEST_DRAIN_S = 3600.0
@@ -31,11 +31,11 @@ class Control:
         self._stopping = stopping
 
     def handle(self, delivery: Delivery) -> None:
-        """Answer one order; every one is answered Done or Rejected."""
+        """Answer one order; every one is answered Done, Reloaded or Rejected."""
         _ = self._instance.tasks.spawn(self._answer(delivery), name="control")
 
     async def _answer(self, delivery: Delivery) -> None:
-        answer: Done | Rejected = Done(self._instance.id)
+        answer: Done | Reloaded | Rejected = Done(self._instance.id)
         after: Callable[[], None] | None = None
         try:
             order: ToInstance = decode(delivery.data, ToInstance, "control message")
@@ -44,6 +44,8 @@ class Control:
                     after = self._drain(seconds)
                 case AssignRole():
                     await self._assign(order)
+                case Reload():
+                    answer = Reloaded(self._instance.id, await self._instance.reloading.reload())
         except BatonError as error:
             answer = Rejected("", 0, self._instance.id, error.code, str(error), error.retryable)
         await self._instance.bus.respond(delivery, answer)

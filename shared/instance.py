@@ -22,6 +22,7 @@ from shared.config import Config
 from shared.errors import BatonError, DeadlineExceeded, LeaseLost, MalformedMessage, Unavailable
 from shared.leases import MARGIN, Confirmed, Lease, Taken, open_lease_client
 from shared.messages import Epoch, InstanceRecord, Pulse, Role, State, Status, decode, encode
+from shared.reloading import Reloading
 from shared.stopping import Stopping
 from shared.subjects import Subjects
 from shared.tasks import Tasks
@@ -59,10 +60,10 @@ class Instance:
     """What a service is given at `open`. All of it belongs to the event loop's thread."""
 
     def __init__(
-        self, role: Role, config: Config, *, bus: Bus, redis: Redis, telemetry: Telemetry, stopping: Stopping
+        self, role: Role, reloading: Reloading, *, bus: Bus, redis: Redis, telemetry: Telemetry, stopping: Stopping
     ) -> None:
+        config = reloading.config
         self.role = role
-        self.config = config
         self.bus = bus
         self.redis = redis  # for the service's own reads and writes; leases have a client of their own
         self.telemetry = telemetry
@@ -78,6 +79,7 @@ class Instance:
         self.stats = InstanceStats()
         self.load: Callable[[], Load] = Load
         self._stopping = stopping
+        self.reloading = reloading  # where parts say which keys they can change while they run
         self._lease_client = open_lease_client(config.redis, config.fleet.lease_ttl_s)
         self._lease = Lease(self._lease_client, self.id, config.fleet.lease_ttl_s)
         self._tenure = Tenure(config.fleet.lease_ttl_s, margin_s=config.fleet.lease_ttl_s * MARGIN)
@@ -87,6 +89,11 @@ class Instance:
         self._record_due = asyncio.Event()
         self._number = 0
         self._taken_by = ""
+
+    @property
+    def config(self) -> Config:
+        """What is in force now."""
+        return self.reloading.config
 
     @property
     def epoch(self) -> Epoch:

@@ -5,7 +5,6 @@ own `open` (engine first, subscriptions last); closing goes in reverse. The leas
 second instance of the same id is refused before it loads a model, and nothing is ever sent without an epoch.
 """
 
-import argparse
 import asyncio
 import dataclasses
 import logging
@@ -16,20 +15,21 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from shared.config import Config, load
+from shared.command_line import CommandLine, identified
+from shared.config import Config
 from shared.control import Assignable, Control
 from shared.errors import BatonError, ConfigError, DeadlineExceeded, LinkLost
 from shared.health import HealthServer
-from shared.instance import WORKERS, Instance, Load, new_id
+from shared.instance import Instance, Load, new_id
 from shared.messages import Role, State
 from shared.nats_bus import NatsBus
+from shared.reloading import Reloading
 from shared.stopping import Stopping
 from shared.tasks import AGAIN_S
 from shared.telemetry import Telemetry, configure_logging
@@ -88,11 +88,13 @@ def open_redis(config: Config) -> Redis:
     )
 
 
-async def serve(service: Service, config: Config, stopping: Stopping) -> int:
+async def serve(service: Service, config: Config, stopping: Stopping, reloading: Reloading | None = None) -> int:
     """Live one life on the running loop, until `stopping` asks for its end. Returns the exit code."""
     stack = AsyncExitStack()
+    reloading = reloading or Reloading(config)
     try:
-        instance = await _unless(stopping.asked, _start(service, config, stopping, stack), config.fleet.stop_s)
+        started = _start(service, config, stopping, reloading, stack)
+        instance = await _unless(stopping.asked, started, config.fleet.stop_s)
         if instance is not None:
             log.info("ready", extra={"health": instance.health_url, "epoch": instance.epoch})
             await stopping.asked.wait()
@@ -109,7 +111,9 @@ async def serve(service: Service, config: Config, stopping: Stopping) -> int:
     return FAILED if stopping.failed else DONE
 
 
-async def _start(service: Service, config: Config, stopping: Stopping, stack: AsyncExitStack) -> Instance:
+async def _start(
+    service: Service, config: Config, stopping: Stopping, reloading: Reloading, stack: AsyncExitStack
+) -> Instance:
     instance_id = config.instance.id or new_id(service.role)
     config = dataclasses.replace(config, instance=dataclasses.replace(config.instance, id=instance_id))
     telemetry = Telemetry(service.role, instance_id)
@@ -118,7 +122,8 @@ async def _start(service: Service, config: Config, stopping: Stopping, stack: As
     stack.push_async_callback(redis.aclose)
     bus = await NatsBus.open(config.nats, service=service.role, on_closed=lambda why: stopping.ask(why, failed=True))
     stack.push_async_callback(bus.close)
-    instance = Instance(service.role, config, bus=bus, redis=redis, telemetry=telemetry, stopping=stopping)
+    reloading.config = config
+    instance = Instance(service.role, reloading, bus=bus, redis=redis, telemetry=telemetry, stopping=stopping)
     stack.push_async_callback(instance.discharge)
     telemetry.expose("baton_bus", bus.stats)
     telemetry.expose("baton_instance", instance.stats)
@@ -140,6 +145,7 @@ async def _start(service: Service, config: Config, stopping: Stopping, stack: As
     except (DeadlineExceeded, LinkLost) as error:
         log.warning("ready without NATS; the client subscribes when it is back", extra={"error": str(error)})
     await instance.enter(State.READY)
+    _ = instance.vital.spawn(reloading.run(), name="reload")
     return instance
 
 
@@ -204,8 +210,11 @@ async def _close(stack: AsyncExitStack, stopping: Stopping, bound_s: float) -> N
         stopping.ask("stopping failed", failed=True)
 
 
-def run(service: Service, config: Config) -> int:
-    """Live one life in this process, with its signals. Returns the exit code: 0 stopped in order, 1 failed."""
+def run(service: Service, config: Config, read: Callable[[], Config] | None = None) -> int:
+    """Live one life in this process, with its signals. Returns the exit code: 0 stopped in order, 1 failed.
+
+    `read` gives the configuration as it stands now, for reloads.
+    """
 
     async def live() -> int:
         stopping = Stopping()
@@ -213,7 +222,9 @@ def run(service: Service, config: Config) -> int:
         loop = asyncio.get_running_loop()
         for caught in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(caught, stopping.signalled, caught.name)
-        return await serve(service, config, stopping)
+        reloading = Reloading(config, read)
+        loop.add_signal_handler(signal.SIGHUP, reloading.ask)
+        return await serve(service, config, stopping, reloading)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(live())
@@ -243,44 +254,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def main(make: Callable[[], Service], arguments: Sequence[str] | None = None) -> int:
     """Run a service as `python -m services.X --config FILE [--id ID] [--scenario S] [--group G]`; the exit code."""
-    parser = argparse.ArgumentParser(description=f"One {make.__name__.lower()} instance of Baton.")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML; BATON_SECTION__KEY variables win over it")
-    parser.add_argument("--id", help="unique among instances; default: role and random letters")
-    parser.add_argument("--scenario", help="the scenario to serve; default: the only one")
-    parser.add_argument("--group", help="the group to join")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop hears it: a reload during the start is none
     try:
-        options = parser.parse_args(arguments)
+        command = CommandLine(make.__name__.lower(), arguments)
         service = make()
-        config = _identified(load(options.config, _with_options(options)), service.role)
+        config = identified(command.read(), service.role)
         configure_logging(config.telemetry, service.role, config.instance.id)
         if isinstance(service, Prepared):
             service.prepare(config)
     except BatonError as error:
         sys.stderr.write(f"{error}\n")
         return USAGE if isinstance(error, ConfigError) else FAILED
-    return run(service, config)
-
-
-def _with_options(options: argparse.Namespace) -> dict[str, str]:
-    """Put into the environment the command line's options, in the place of the variables that they win over."""
-    chosen = {name: getattr(options, name) for name in ("id", "scenario", "group")}
-    return {**os.environ, **{f"BATON_INSTANCE__{name.upper()}": text for name, text in chosen.items() if text}}
-
-
-def _identified(config: Config, role: Role) -> Config:
-    """Settle the instance's id and scenario. Raises ConfigError."""
-    faults = []
-    scenario = config.instance.scenario
-    if role in WORKERS and not scenario:
-        if len(config.scenario) == 1:
-            scenario = next(iter(config.scenario))
-        else:
-            faults.append(f"a {role.value} serves one scenario; name it with --scenario")
-    if not config.nats.url:
-        faults.append("nats.url is empty; set it, or start everything with `baton up`")
-    if not config.redis.url:
-        faults.append("redis.url is empty; set it, or start everything with `baton up`")
-    if faults:
-        raise ConfigError(faults)
-    identity = dataclasses.replace(config.instance, id=config.instance.id or new_id(role), scenario=scenario)
-    return dataclasses.replace(config, instance=identity)
+    return run(service, config, command.read)

@@ -12,6 +12,8 @@ from shared.messages.fleet import (
     InstanceRecord,
     Member,
     Pulse,
+    Reload,
+    Reloaded,
     Role,
     ScenarioMap,
     State,
@@ -80,6 +82,8 @@ __all__ = [
     "PrefillRequest",
     "Pulse",
     "Rejected",
+    "Reload",
+    "Reloaded",
     "Request",
     "Role",
     "Sampling",
@@ -102,9 +106,9 @@ __all__ = [
 
 AnyMessage = (
     PrefillRequest | Accepted | Rejected | KvReady | KvReadyEvent | KvGrant | HandedOff | Cancel | Frame | Finished
-    | Failed | Status | ScenarioMap | AssignRole | Drain | Done | Pulse
+    | Failed | Status | ScenarioMap | AssignRole | Drain | Done | Pulse | Reload | Reloaded
 )  # fmt: skip
 ToPrefill = PrefillRequest
 ToDecode = KvReady | Cancel  # a Cancel is answered Done: the attempt is not, and will not be, decoded here
 ToGateway = Frame | HandedOff
-ToInstance = AssignRole | Drain
+ToInstance = AssignRole | Drain | Reload

@@ -80,6 +80,17 @@ class Drain(Message, frozen=True, tag="drain"):
     seconds: float
 
 
+class Reload(Message, frozen=True, tag="reload"):
+    """operator -> instance, answered Reloaded or Rejected: read your configuration again."""
+
+
+class Reloaded(Message, frozen=True, tag="reloaded"):
+    """instance -> operator: the configuration is in force, but for the keys that wait for a restart."""
+
+    instance: Name
+    waiting: list[str] = []
+
+
 class Done(Message, frozen=True, tag="done"):
     """instance -> asker: understood and begun."""
 

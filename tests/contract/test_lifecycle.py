@@ -16,8 +16,22 @@ from shared.config import Config, FleetSettings, InstanceSettings, Nats, RedisSe
 from shared.errors import Code, EngineFailed
 from shared.leases import Confirmed, Lease
 from shared.lifecycle import serve
-from shared.messages import AssignRole, Done, Drain, InstanceRecord, Pulse, Rejected, Role, State, Status, decode
+from shared.messages import (
+    AssignRole,
+    Done,
+    Drain,
+    InstanceRecord,
+    Pulse,
+    Rejected,
+    Reload,
+    Reloaded,
+    Role,
+    State,
+    Status,
+    decode,
+)
 from shared.nats_bus import NatsBus
+from shared.reloading import Reloading
 from shared.stopping import Stopping
 from shared.subjects import Subjects
 from tests.probe_service import Probe
@@ -49,12 +63,13 @@ class Life:
         self.stopping = Stopping()
         self.heard: list[Status] = []
         self.subjects = Subjects(config.nats.prefix)
+        self.fresh = config  # what a reload finds
         self.running: asyncio.Task[int] = asyncio.ensure_future(self._run())
 
     async def _run(self) -> int:
         await self.observer.subscribe(self.subjects.status("chat"), self._hear)
         await self.observer.flush(5)
-        return await serve(self.probe, self.config, self.stopping)
+        return await serve(self.probe, self.config, self.stopping, Reloading(self.config, lambda: self.fresh))
 
     def _hear(self, delivery: Delivery) -> None:
         self.heard.append(decode(delivery.data, Status))
@@ -75,9 +90,10 @@ class Life:
         async with asyncio.timeout(20):
             return await self.running
 
-    async def order(self, message: AssignRole | Drain | bytes) -> Done | Rejected:
+    async def order(self, message: AssignRole | Drain | Reload | bytes) -> Done | Reloaded | Rejected:
         subject = self.subjects.control(self.config.instance.id)
-        answer: Done | Rejected = await self.observer.request(subject, message, Done | Rejected, timeout_s=5)
+        kinds = Done | Reloaded | Rejected
+        answer: Done | Reloaded | Rejected = await self.observer.request(subject, message, kinds, timeout_s=5)
         return answer
 
     async def record(self, redis: Redis) -> InstanceRecord:
@@ -291,6 +307,19 @@ async def test_an_order_to_drain_is_answered_and_then_obeyed(begin: Begin) -> No
     assert await life.ended() == 0
     assert life.probe.drained_with == [2.5]
     assert life.stopping.reason == "drained by order"
+
+
+async def test_an_order_to_reload_is_answered_with_the_keys_that_wait_for_a_restart(begin: Begin) -> None:
+    life = await begin()
+    await life.ready()
+    life.fresh = dataclasses.replace(
+        life.config,
+        fleet=dataclasses.replace(life.config.fleet, drain_s=1.5, attempts=9),
+        instance=InstanceSettings(id="another"),
+    )
+    assert await life.order(Reload()) == Reloaded("decode-1", ["fleet.attempts"])
+    assert await life.stop() == 0
+    assert life.probe.drained_with == [1.5]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class Process:
         )
         self.words: list[str] = []
         self.errors = ""
+        self._more = threading.Condition()
         self._said: queue.Queue[str] = queue.Queue()
         self._readers = [threading.Thread(target=self._read_words), threading.Thread(target=self._read_errors)]
         for reader in self._readers:
@@ -45,11 +46,19 @@ class Process:
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
-        self.errors = self.process.stderr.read()
+        for line in self.process.stderr:
+            self.errors += line
+            with self._more:
+                self._more.notify_all()
 
     def says(self, word: str) -> None:
         while word not in self.words:
             self.words.append(self._said.get(timeout=PATIENCE_S))
+
+    def hears(self, sentence: str) -> None:
+        """Wait until it has complained."""
+        with self._more:
+            assert self._more.wait_for(lambda: sentence in self.errors, PATIENCE_S), self.errors
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -146,6 +155,23 @@ def test_the_command_line_wins_over_the_environment_and_the_environment_over_the
     process.signal(signal.SIGTERM)
     assert process.code() == 0
     assert '"instance": "decode-7"' in process.errors
+
+
+def test_sighup_reads_the_file_again_and_a_faulty_one_changes_nothing(start: Start, tmp_path: Path) -> None:
+    config = tmp_path / "baton.toml"
+    good = config.read_text()
+    process = start()
+    process.says("ready")
+    config.write_text(good + "[telemetry]\nlog_level = 7\n[gateway]\nprot = 1\n")
+    process.signal(signal.SIGHUP)
+    process.hears("telemetry.log_level takes a string")
+    assert "gateway.prot is no key" in process.errors
+    config.write_text(good.replace("drain_s = 20.0", "drain_s = 0.25") + "[gateway]\nport = 8001\n")
+    process.signal(signal.SIGHUP)
+    process.hears("these keys change at the next start: gateway.port")
+    process.signal(signal.SIGTERM)
+    assert process.code() == 0
+    assert process.words[-1] == "closed"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ from shared.messages import (
     PrefillRequest,
     Pulse,
     Rejected,
+    Reload,
+    Reloaded,
     Request,
     Role,
     Sampling,
@@ -125,6 +127,8 @@ SAMPLES: dict[str, list[Value]] = {
     "assign": [AssignRole(Role.DECODE, "chat", "g1")],
     "drain": [Drain(30.0)],
     "done": [Done("decode-1")],
+    "reload": [Reload()],
+    "reloaded": [Reloaded("gateway-1", ["nats.url", "gateway.port"])],
     "pulse": [Pulse("monitor-1", EPOCH)],
     "instance.record": [
         InstanceRecord(
