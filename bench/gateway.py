@@ -1,112 +1,119 @@
-"""What a streamed token costs the gateway: its process's CPU per token at 64 and 256 streams of 50 tokens/s.
+"""What the gateway costs, with everything on: keys, limits, metrics, access log, traces sampled at 1 %.
 
-The gateway and nats-server are real; tokens come from a source that publishes frames as decode workers do, so that
-nothing but the gateway is measured. The baseline sends one event per token and stream and does nothing else: the
-kernel's floor. Both run here, one after the other, because machines differ.
+The gateway, nats-server and Redis are real; tokens come from a source that publishes frames as decode workers do, so
+that nothing but the gateway is measured. Each figure stands beside the least that any server must do for it, measured
+in the same run between the turns: one bare `send` per token, a fixed reply per request, a bare connection. Of several
+turns the best counts, because what else the machine does only ever adds.
 """
 
-import contextlib
-import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+from bench.gateway_house import Measured, gateway, run_part, serving_part
 from bench.table import Row
-from tests.servers import NatsServer, RedisServer, free_port
+from tests.servers import free_port
 
-STREAMS = (64, 256)
-TURNS = 3
-SECONDS = float(os.environ.get("BENCH_GATEWAY_SECONDS", "4"))
-PART = [sys.executable, "-m", "bench.gateway_parts"]
-CONFIG = """
-[gateway]
-port = {port}
-[nats]
-url = "{nats}"
-[redis]
-url = "{redis}"
-[scenario.chat]
-model = "sim"
-engine = "sim"
-"""
+STREAMS = (64, 256, 1024)
+TURNS = int(os.environ.get("BENCH_GATEWAY_TURNS", "3"))
+SECONDS = float(os.environ.get("BENCH_GATEWAY_SECONDS", "3"))
+CLIENTS = 16
+"""That ask for short answers at once: enough to keep one process busy."""
+HELD = 1000
+SATURATING = 60.0
+"""Tokens/s of each of 1024 streams: more than one process is expected to carry."""
+
+Figures = dict[str, float]
 
 
 def rows() -> list[Row]:
-    """Measure; each figure beside the floor of the same run. The best of several turns, since machines are shared."""
+    """Measure."""
     made = []
-    with tempfile.TemporaryDirectory() as name, _gateway(Path(name)) as (process, port, _):
+    with tempfile.TemporaryDirectory() as name, gateway(Path(name)) as measured:
         for streams in STREAMS:
-            turns = [(_loaded(process, port, streams), _floor(streams)) for _ in range(TURNS)]
-            got, least = min((got for got, _ in turns), key=lambda one: one["cpu_us"]), min(least for _, least in turns)
-            what = f"gateway CPU per token, {streams} streams"
-            made.append(Row(what, got["cpu_us"], "us", "one send per token", least))
-            made.append(Row(f"token travel p50, {streams} streams", got["p50_ms"], "ms", "its p99", got["p99_ms"]))
+            made += _streams(measured, streams)
+        made += _short(measured)
+    with tempfile.TemporaryDirectory() as name, gateway(Path(name), rate=SATURATING) as measured:
+        made += _saturated(measured)
+    return made + _memory()
+
+
+def _best(turns: list[Figures]) -> Figures:
+    return min(turns, key=lambda one: one["cpu_us"])
+
+
+def _turns(*measures: Callable[[], Figures]) -> list[Figures]:
+    """Measure in turn, several times; the best of each."""
+    taken = [[measure() for measure in measures] for _ in range(TURNS)]
+    return [_best(list(of_one)) for of_one in zip(*taken, strict=True)]
+
+
+def _streams(measured: Measured, streams: int) -> list[Row]:
+    got, least = _turns(lambda: measured.client("load", streams=streams, seconds=SECONDS), lambda: _floor(streams))
+    expected = streams * 50.0
+    return [
+        Row(f"gateway CPU per token, {streams} streams", got["cpu_us"], "us", "one send per token", least["cpu_us"]),
+        Row(f"token travel p50, {streams} streams", got["p50_ms"], "ms", "its p99", got["p99_ms"]),
+        Row(f"tokens delivered, {streams} streams", got["tokens_s"], "1/s", "asked of the source", expected),
+        Row(f"the source's own CPU, {streams} streams", got["source_cores"], "cores", "a core", 1.0),
+    ]
+
+
+def _floor(streams: int) -> Figures:
+    port = free_port()
+    with serving_part("sink", port=port):
+        return run_part("floor", port=port, streams=streams, seconds=SECONDS)
+
+
+def _short(measured: Measured) -> list[Row]:
+    port = free_port()
+    made = []
+    with serving_part("reply", port=port) as bare:
+        for what, stream in (("whole", False), ("streamed", True)):
+            asked = {"streams": CLIENTS, "seconds": SECONDS, "warm": 1, "stream": stream}
+            got, least = _turns(
+                lambda asked=asked: measured.client("short", **asked),
+                lambda asked=asked: run_part("short", port=port, pid=bare.pid, **asked),
+            )
+            made += [
+                Row(
+                    f"gateway CPU per request of one token, {what}",
+                    got["cpu_us"],
+                    "us",
+                    "a fixed reply",
+                    least["cpu_us"],
+                ),
+                Row(f"requests of one token, {what}", got["requests_s"], "1/s", "a fixed reply", least["requests_s"]),
+            ]
     return made
 
 
-def _loaded(process: subprocess.Popen[bytes], port: int, streams: int) -> dict[str, float]:
-    got = _part("load", "--port", port, "--pid", process.pid, "--streams", streams, "--seconds", SECONDS)
-    if got["errors"] or got["lost"]:
-        raise RuntimeError(f"the load client saw errors: {got}")
-    return got
+def _saturated(measured: Measured) -> list[Row]:
+    got = measured.client("load", streams=1024, seconds=SECONDS, tokens=4000)
+    return [
+        Row("one process at saturation", got["tokens_s"], "tokens/s", "asked of the source", 1024 * SATURATING),
+        Row("its CPU per token", got["cpu_us"], "us", "a core, per token", 1e6 / got["tokens_s"]),
+        Row("its token travel p50", got["p50_ms"], "ms", "its p99", got["p99_ms"]),
+    ]
 
 
-@contextlib.contextmanager
-def _gateway(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, str]]:
-    """Run servers, source and gateway; yields the gateway's process, its port and the NATS URL."""
-    nats, redis = NatsServer(folder), RedisServer(folder)
+def _memory() -> list[Row]:
+    """Hold a thousand connections of each kind, each kind with a fresh process; a few streams before warm it."""
+    made = []
+    for what, asked in (
+        ("per idle connection", {"idle": True}),
+        ("per live stream", {"tokens": 4000}),
+        ("per live stream of a 4k prompt", {"tokens": 4000, "prompt": 4096}),
+    ):
+        with tempfile.TemporaryDirectory() as name, gateway(Path(name), rate=4.0) as measured:
+            measured.client("load", streams=16, tokens=2, warm=0.5, seconds=1)
+            got = measured.client("hold", streams=HELD, warm=4, **asked)
+        made.append(Row(f"gateway memory {what}", got["kb"], "KB", "a bare connection", _bare_connection()))
+    return made
+
+
+def _bare_connection() -> float:
     port = free_port()
-    with contextlib.ExitStack() as stack:
-        for server in (nats, redis):
-            server.start()
-            stack.callback(server.kill)
-        url = f"nats://{nats.user}:{nats.password}@127.0.0.1:{nats.port}"
-        config = folder / "baton.toml"
-        config.write_text(CONFIG.format(port=port, nats=url, redis=redis.settings().url))
-        source = subprocess.Popen([*PART, "source", "--nats", url])
-        stack.callback(_end, source)
-        with (folder / "gateway.log").open("wb") as log:
-            process = subprocess.Popen([sys.executable, "-m", "services.gateway", "--config", config], stderr=log)
-        stack.callback(_end, process)
-        _ready(process, port, folder / "gateway.log")
-        yield process, port, url
-
-
-def _ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the gateway does not get ready: {log.read_text()[-2000:]}")
-        time.sleep(0.1)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _part(part: str, *options: object) -> dict[str, float]:
-    done = subprocess.run([*PART, part, *map(str, options)], check=True, stdout=subprocess.PIPE)
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
-
-
-def _floor(streams: int) -> float:
-    port = free_port()
-    reader = subprocess.Popen([*PART, "sink", "--port", str(port)])
-    try:
-        time.sleep(1.0)
-        return _part("floor", "--port", port, "--streams", streams, "--seconds", SECONDS)["cpu_us"]
-    finally:
-        _end(reader)
+    with serving_part("reply", port=port) as bare:
+        return run_part("hold", port=port, pid=bare.pid, streams=HELD, idle=True, warm=0.5)["kb"]
