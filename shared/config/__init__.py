@@ -19,13 +19,14 @@ from shared.config.fleet import (
     TelemetrySettings,
 )
 from shared.config.gateway import GatewaySettings
+from shared.config.moderation import ModeratorSettings, moderation_faults, moderator_name
 from shared.config.reader import BETWEEN, PREFIX, Reader, Table, Text, merged, variable
 from shared.config.servers import Credentials, Nats, RedisSettings
 from shared.errors import ConfigError
 
 __all__ = [
-    "Config", "Credentials", "FleetSettings", "GatewaySettings", "InstanceSettings", "KvSettings", "MonitorSettings",
-    "Nats", "RedisSettings", "ScenarioSettings", "TelemetrySettings", "load",
+    "Config", "Credentials", "FleetSettings", "GatewaySettings", "InstanceSettings", "KvSettings", "ModeratorSettings",
+    "MonitorSettings", "Nats", "RedisSettings", "ScenarioSettings", "TelemetrySettings", "load",
 ]  # fmt: skip
 
 
@@ -40,6 +41,7 @@ class Config:
     fleet: FleetSettings = field(default_factory=FleetSettings)
     kv: KvSettings = field(default_factory=KvSettings)
     scenario: dict[str, ScenarioSettings] = field(default_factory=dict, metadata={"check": scenario_name})
+    moderation: dict[str, ModeratorSettings] = field(default_factory=dict, metadata={"check": moderator_name})
     instance: InstanceSettings = field(default_factory=InstanceSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
@@ -85,8 +87,8 @@ def _with_variable(table: Table, name: str, text: str, reader: Reader) -> Table:
     if not all(path):
         reader.faults.append(f"{name} is no key; write {PREFIX}SECTION{BETWEEN}KEY")
         return table
-    if path[0] == "scenario":
-        path[1] = path[1].replace("_", "-")  # a scenario's name has no underscore, a variable's no hyphen
+    if path[0] in ("scenario", "moderation"):
+        path[1] = path[1].replace("_", "-")  # these names have no underscore, a variable's no hyphen
     return merged(table, path, Text(text))
 
 
@@ -112,4 +114,5 @@ def _contradictions(config: Config) -> list[str]:
         faults.append("fleet.heartbeat_s must be smaller than fleet.lease_ttl_s")
     if config.instance.scenario and config.instance.scenario not in config.scenario:
         faults.append(f"instance.scenario: there is no [scenario.{config.instance.scenario}]")
-    return faults
+    uses = {name: (one.moderate_prompt, one.moderate_answer) for name, one in config.scenario.items()}
+    return faults + moderation_faults(config.moderation, uses)

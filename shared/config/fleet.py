@@ -44,6 +44,8 @@ class ScenarioSettings:
     ttft_slo_ms: int = setting(2000, between=ANY)
     tpot_slo_ms: int = setting(200, between=ANY)
     request_timeout_s: float = setting(600.0, between=SECONDS)
+    moderate_prompt: tuple[str, ...] = setting(())  # names of [moderation.<name>], asked in this order
+    moderate_answer: tuple[str, ...] = setting(())
     engine_options: dict[str, Any] = field(default_factory=dict)  # the engine checks them
 
 

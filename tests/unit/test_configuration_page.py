@@ -4,17 +4,18 @@ import dataclasses
 import re
 from pathlib import Path
 
-from shared.config import Config, ScenarioSettings
+from shared.config import Config, ModeratorSettings, ScenarioSettings
 from shared.engine.sim_engine.options import SimOptions
 
+NAMED = {"scenario": ScenarioSettings, "moderation": ModeratorSettings}
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
 
 def keys() -> list[str]:
     found = []
     for section in dataclasses.fields(Config):
-        kind = ScenarioSettings if section.name == "scenario" else type(section.default_factory())  # type: ignore[misc]
-        name = "scenario.<name>" if section.name == "scenario" else section.name
+        kind = NAMED.get(section.name) or type(section.default_factory())  # type: ignore[misc]
+        name = f"{section.name}.<name>" if section.name in NAMED else section.name
         found += [f"{name}.{key.name}" for key in dataclasses.fields(kind)]
     return found
 
