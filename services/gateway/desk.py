@@ -3,8 +3,6 @@
 Owns the bound on requests in flight, checked before anything is parsed. Knows neither HTTP nor NATS.
 """
 
-import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,9 +11,11 @@ from opentelemetry.trace import SpanKind, Tracer
 
 from services.gateway.access.caller import Caller
 from services.gateway.access.gate import Gate
-from services.gateway.answers.shapes import ChatShape, CompletionShape, Shape
+from services.gateway.answers.counted import CountedAnswer
+from services.gateway.answers.forms import Asked
+from services.gateway.answers.maps import NatsAnswer
 from services.gateway.api.chat import ChatRequest
-from services.gateway.api.completion import CompletionRequest
+from services.gateway.api.responses import ResponsesRequest, in_its_words
 from services.gateway.metrics import Metrics, operation_of, request_attributes
 from services.gateway.prompts.plans import plan_chat, plan_completion
 from services.gateway.prompts.scenarios import Scenario, Scenarios
@@ -23,8 +23,6 @@ from services.gateway.relay.calls import Answer, Call, open_call
 from services.gateway.relay.relay import Relay
 from shared.config import GatewaySettings
 from shared.errors import BatonError, Cancelled, Draining, Forbidden, Overloaded
-
-Asked = ChatRequest | CompletionRequest
 
 
 class Desk:
@@ -80,24 +78,28 @@ class Desk:
             raise Forbidden(f"this key may not use '{scenario.name}'")
         return scenario
 
-    def name(self, asked: Asked) -> str:
-        """Draw the id of a new call."""
-        kind = "chatcmpl" if isinstance(asked, ChatRequest) else "cmpl"
-        return f"{kind}-{secrets.token_hex(16)}"
-
-    def shape(self, asked: Asked, call_id: str, scenario: Scenario) -> Shape:
-        """Choose the form of the answer."""
-        kind = ChatShape if isinstance(asked, ChatRequest) else CompletionShape
-        include = bool(asked.stream_options and asked.stream_options.include_usage)
-        return kind(call_id, int(time.time()), scenario.name, include)
-
     async def open(
-        self, caller: Caller, asked: Asked, scenario: Scenario, *, call_id: str, answer: Answer, context: Context
+        self,
+        caller: Caller,
+        asked: Asked,
+        scenario: Scenario,
+        *,
+        call_id: str,
+        answer: Answer,
+        context: Context,
+        timeout_s: float | None = None,
     ) -> Call:
         """Plan a request, take its share of the limits, start it. `close` must follow.
 
-        Raises BadRequest, ContextTooLong, LimitReached, Overloaded.
+        `timeout_s` is the client's beside the one in the request. Raises BadRequest, ContextTooLong, LimitReached,
+        Overloaded.
         """
+        if isinstance(asked, ResponsesRequest):
+            with in_its_words():
+                chat = asked.as_chat()
+                return await self.open(
+                    caller, chat, scenario, call_id=call_id, answer=answer, context=context, timeout_s=timeout_s
+                )
         name = f"{operation_of(asked)} {scenario.name}"
         attributes = request_attributes(asked, call_id, scenario.name, scenario.model)
         span = self._tracer.start_span(name, context, kind=SpanKind.SERVER, attributes=attributes)
@@ -109,8 +111,18 @@ class Desk:
             prompt = sum(len(plan.prompt) // 4 for plan in plans if plan.first_of_prompt)
             new = sum(plan.stopping.max_tokens for plan in plans)
             grant = await self._gate.admit(caller, scenario.name, prompt, new)
-            priority = asked.priority or 0
-            call = open_call(call_id, scenario, grant, plans=plans, answer=answer, span=span, priority=priority)
+            if isinstance(answer, CountedAnswer | NatsAnswer):
+                answer.expect(prompt)
+            call = open_call(
+                call_id,
+                scenario,
+                grant,
+                plans=plans,
+                answer=answer,
+                span=span,
+                priority=asked.priority or 0,
+                timeout_s=min((s for s in (asked.timeout, timeout_s) if s is not None), default=None),
+            )
             try:
                 self._relay.start(call)
             except BaseException:

@@ -74,13 +74,13 @@ def as_json(error: BatonError) -> bytes:
     """Make the error body of an HTTP answer or of an event in a stream."""
     seen = answer(error)
     param = error.param if isinstance(error, BadRequest) else None
-    return msgspec.json.encode(error_object(_words(error), seen.type, param, seen.code))
+    return msgspec.json.encode(error_object(told(error), seen.type, param, seen.code))
 
 
 def as_map(error: BatonError) -> dict[str, Any]:
     """Make the map that a NATS client gets."""
     seen = answer(error)
-    body: dict[str, Any] = {"code": seen.code or str(error.code), "message": _words(error), "retryable": seen.again}
+    body: dict[str, Any] = {"code": seen.code or str(error.code), "message": told(error), "retryable": seen.again}
     if isinstance(error, BadRequest) and error.param is not None:
         body["param"] = error.param
     return {"error": body}
@@ -99,8 +99,8 @@ def headers(error: BatonError) -> dict[str, str]:
     return {"retry-after": str(wait), "x-baton-reason": str(error.code), **more}
 
 
-def _words(error: BatonError) -> str:
-    """Never empty; an unforeseen error does not tell its insides."""
+def told(error: BatonError) -> str:
+    """Say it to a client: never empty, and of an unforeseen error nothing of its insides."""
     if answer(error) is _OTHER:
         return "the server failed to answer this request; its log has the reason under this request id"
     return str(error) or str(error.code)

@@ -7,6 +7,8 @@ map carries `choice`. Publishes nothing itself.
 from collections.abc import Callable
 from typing import Any
 
+from services.gateway.answers.best import BestAnswer
+from services.gateway.answers.counted import Count
 from services.gateway.answers.shapes import ChatShape, Usage
 from services.gateway.answers.whole import Collected
 from services.gateway.relay.record import Sink
@@ -54,42 +56,85 @@ class NatsChoice:
         self._send(piece)
 
 
+class CountedNatsChoice(NatsChoice):
+    """One streamed choice whose every map carries the usage so far."""
+
+    __slots__ = ("_count",)
+
+    def __init__(self, send: Send, choice: int, count: Count) -> None:
+        super().__init__(send, choice)
+        self._count = count
+
+    def _piece(self, index: int, piece: dict[str, Any]) -> None:
+        self._count.completion += index + 1 - self._due
+        super()._piece(index, piece | {"usage": self._count.as_dict()})
+
+
 class NatsAnswer:
     """The maps of one request."""
 
-    def __init__(self, call_id: str, send: Send, *, streamed: bool) -> None:
+    def __init__(
+        self,
+        call_id: str,
+        send: Send,
+        *,
+        streamed: bool,
+        echoes: list[str] | None = None,
+        best: BestAnswer | None = None,
+        count: Count | None = None,
+    ) -> None:
         self.on_full: Callable[[], None] | None = None
         self._id = call_id
         self._send = send
         self._streamed = streamed
+        self._echoes = echoes or []
+        self._best = best
+        self._count = count
         self._choices: list[NatsChoice | Collected] = []
 
-    def sink(self, choice: int, request_id: str) -> Sink:  # noqa: ARG002  streamed HTTP answers need the id
+    def expect(self, prompt_tokens: int) -> None:
+        """Note what the prompts cost."""
+        if self._count is not None:
+            self._count.prompt = prompt_tokens
+
+    def sink(self, choice: int, request_id: str) -> Sink:
         """Make the sink of the next choice."""
-        made = NatsChoice(self._piece, choice) if self._streamed else Collected()
+        if self._best is not None:
+            return self._best.sink(choice, request_id)
+        made = self._streamed_choice(choice) if self._streamed else Collected()
         self._choices.append(made)
         return made
 
+    def _streamed_choice(self, choice: int) -> NatsChoice:
+        if self._count is None:
+            return NatsChoice(self._piece, choice)
+        return CountedNatsChoice(self._piece, choice, self._count)
+
     def acknowledge(self) -> None:
         """Say at once that a gateway has the request. A client that wants one reply gets only the answer."""
-        if self._streamed:
-            self._send({"i": 0, "text": "", "id": self._id})
+        if not self._streamed:
+            return
+        self._send({"i": 0, "text": "", "id": self._id})
+        for choice, text in enumerate(self._echoes):
+            self._send({"i": 0, "text": text} | ({"choice": choice} if choice else {}))
 
     def end(self, usage: Usage) -> None:
         """Send the last map; of a request that is not streamed it is the only one."""
         shape = ChatShape(self._id, 0, "")
         last: dict[str, Any] = {"done": True, "id": self._id, "usage": usage.as_dict()}
-        ends = [str(choice.reason) for choice in self._choices]
+        choices = self._choices if self._best is None else self._best.best()
+        ends = [str(choice.reason) for choice in choices]
         last["finish_reason"] = ends[0]
         if len(ends) > 1:
             last["finish_reasons"] = ends
-        collected = [choice.whole(shape) for choice in self._choices if isinstance(choice, Collected)]
+        collected = [choice.whole(shape) for choice in choices if isinstance(choice, Collected)]
         if collected:
-            last |= {"i": 0, "text": collected[0].text}
-            if collected[0].logprobs is not None:
+            before = self._echoes or [""] * len(collected)
+            last |= {"i": 0, "text": before[0] + collected[0].text}
+            if collected[0].logprobs is not None and (self._best is None or self._best.shows_logprobs):
                 last["logprobs"] = collected[0].logprobs["content"]
             if len(collected) > 1:
-                last["texts"] = [one.text for one in collected]
+                last["texts"] = [echo + one.text for echo, one in zip(before, collected, strict=True)]
         self._send(last)
 
     def _piece(self, piece: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ once per choice.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
@@ -221,15 +221,16 @@ class ChatShape(_Answer):
         return self._chunk(self.kind, [one])
 
 
+@dataclass(frozen=True, slots=True)
 class CompletionShape(_Answer):
     """POST /v1/completions."""
 
-    __slots__ = ()
-    kind: Final = "text_completion"
+    kind: ClassVar = "text_completion"
+    echoes: list[str] = field(default_factory=list)  # the prompt of each choice, where it goes before the text
 
-    def opening(self, choice: int) -> bytes | None:  # noqa: ARG002  the chat shape needs it
-        """Text completions have no role to tell."""
-        return None
+    def opening(self, choice: int) -> bytes | None:
+        """Text completions have no role to tell; a prompt that is wanted back comes first."""
+        return self.piece(choice, self.echoes[choice], None) if self.echoes else None
 
     def around(self, choice: int) -> tuple[bytes, bytes]:
         """Cut a chunk where its text stands."""
@@ -249,7 +250,8 @@ class CompletionShape(_Answer):
 
     def whole(self, choices: list[Whole], usage: Usage) -> bytes:
         """Make the whole answer."""
-        made = [_choice(index, one.text, one.logprobs, one.reason) for index, one in enumerate(choices)]
+        before = self.echoes or [""] * len(choices)
+        made = [_choice(k, before[k] + one.text, one.logprobs, one.reason) for k, one in enumerate(choices)]
         return self._answer(self.kind, made, usage)
 
     def logprobs(self) -> Around:

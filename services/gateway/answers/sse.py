@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from services.gateway.answers.shapes import Shape, Usage, encode
+from services.gateway.refusals import as_json
+from shared.errors import BatonError
 from shared.messages import Finish, Logprobs
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -124,10 +126,6 @@ class SseStream:
         self.transport = _Gone()
         self.on_cut()
 
-    def fail(self, error: bytes) -> None:
-        """Write the one event that says the answer is not complete."""
-        self.event(b"data: %b\n\n" % error)
-
 
 class SseChoice:
     """One choice of a streamed answer; a record's sink."""
@@ -227,3 +225,7 @@ class SseAnswer:
         if chunk is not None:
             self.stream.event(b"data: %b\n\n" % chunk)
         self.stream.event(DONE)
+
+    def fail(self, error: BatonError) -> None:
+        """Write the one event that says the answer is not complete."""
+        self.stream.event(b"data: %b\n\n" % as_json(error))

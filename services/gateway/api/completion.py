@@ -33,12 +33,19 @@ class CompletionRequest(Parameters, frozen=True, kw_only=True):
             raise BadRequest(mixed, "prompt")
         return [item for item in self.prompt if not isinstance(item, int)]
 
+    @property
+    def choices(self) -> int:
+        """Choices to generate for each prompt."""
+        return self.best_of or self.n or 1
+
     def check(self) -> None:
         """Apply the rules that hold between fields. Raises BadRequest."""
         super().check()
-        if self.echo:
-            raise BadRequest("Unsupported parameter: 'echo' must be false", "echo")
+        if self.echo and self.logprobs is not None:
+            raise BadRequest("Unsupported parameter: 'echo' with logprobs; the prompt's are not computed", "echo")
         if self.suffix:
             raise BadRequest("Unsupported parameter: 'suffix' must be empty", "suffix")
-        if self.best_of is not None and self.best_of != (self.n or 1):
-            raise BadRequest("Unsupported parameter: 'best_of' must equal n", "best_of")
+        if self.best_of is not None and self.best_of < (self.n or 1):
+            raise BadRequest(f"best_of must be at least n, which is {self.n or 1}", "best_of")
+        if self.stream and self.choices != (self.n or 1):
+            raise BadRequest("best_of cannot be streamed: which one is best shows at the end", "best_of")

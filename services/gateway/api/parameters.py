@@ -20,6 +20,7 @@ Natural = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 LogitBias = Annotated[dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)]
 StopStrings = Annotated[list[Annotated[str, Meta(min_length=1, max_length=1024)]], Meta(max_length=4)]
 Metadata = Annotated[dict[str, Any], Meta(max_length=64)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +28,7 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None  # accepted: this server never pads events
+    continuous_usage_stats: bool | None = None  # usage so far on every chunk
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,11 +53,17 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     logit_bias: LogitBias | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     priority: Annotated[int, Meta(ge=-100, le=100)] | None = None
+    timeout: Seconds | None = None  # for the whole answer; the scenario's own time, where that is less
     # accepted for the client's own books; nothing here depends on them
     user: Annotated[str, Meta(max_length=512)] | None = None
     safety_identifier: Annotated[str, Meta(max_length=512)] | None = None
     metadata: Metadata | None = None
     store: bool | None = None
+
+    @property
+    def choices(self) -> int:
+        """Choices to generate for each prompt."""
+        return self.n or 1
 
     def check(self) -> None:
         """Apply the rules that hold between fields. Raises BadRequest."""

@@ -6,15 +6,16 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from services.gateway.api.parameters import Parameters
+from services.gateway.api.responses import ResponsesRequest
 from shared.errors import BadRequest
 
 _UNSUPPORTED_NAMES: Final = (
     "audio background cache_salt continue_final_message documents function_call functions guided_json guided_regex "
     "guided_choice guided_grammar include_stop_str_in_output input instructions length_penalty modalities "
     "mm_processor_kwargs prediction prompt_cache_key prompt_logprobs reasoning reasoning_effort service_tier "
-    "skip_special_tokens spaces_between_special_tokens structured_outputs timeout tool_calls tool_call_id "
+    "skip_special_tokens spaces_between_special_tokens structured_outputs tool_calls tool_call_id "
     "truncate_prompt_tokens use_beam_search verbosity web_search_options add_generation_prompt chat_template "
-    "continuous_usage_stats"
+    "context_management moderation"
 )
 UNSUPPORTED: Final = frozenset(_UNSUPPORTED_NAMES.split())
 """Names other servers know and this one does not honour: told apart from a misspelling."""
@@ -65,6 +66,8 @@ def _fault(message: str) -> BadRequest:
     if missing := _MISSING.match(message):
         name = f"{where}.{missing[1]}".lstrip(".")
         return BadRequest(f"Missing required parameter: '{name}'", name)
+    if message.startswith("Expected `null`"):
+        return BadRequest(f"Unsupported parameter: '{where}'", where)
     if where.split(".")[0] in ("tools", "tool_choice", "response_format"):
         return BadRequest(f"Unsupported parameter: '{where}' has a value this server does not support yet", where)
     return BadRequest(
@@ -73,6 +76,6 @@ def _fault(message: str) -> BadRequest:
 
 
 def _checked(request: T) -> T:
-    if isinstance(request, Parameters):
+    if isinstance(request, Parameters | ResponsesRequest):
         request.check()
     return request

@@ -3,15 +3,18 @@
 import asyncio
 from typing import Final
 
+import msgspec
 from aiohttp import HttpVersion11, web
 
 from services.gateway.access.caller import Caller
+from services.gateway.api.parameters import Seconds
 from services.gateway.desk import Desk
 from shared.config import GatewaySettings
-from shared.errors import TooLarge
+from shared.errors import BadRequest, TooLarge
 
 ID: Final = web.RequestKey("id", str)
 """Of a request: the client's own, or one made here."""
+TIMEOUT_HEADER: Final = "x-baton-timeout"
 
 
 def signature(request: web.BaseRequest) -> dict[str, str]:
@@ -23,6 +26,17 @@ async def identify(request: web.BaseRequest, desk: Desk) -> Caller:
     """Say who the bearer of the key is. Raises Unauthorised."""
     scheme, _, key = request.headers.get("authorization", "").strip().partition(" ")
     return await desk.identify(key.strip() if scheme.lower() == "bearer" else "")
+
+
+def timeout_of(request: web.BaseRequest) -> float | None:
+    """Read how long the client will wait for its answer, in seconds. Raises BadRequest."""
+    given = request.headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return None
+    try:
+        return msgspec.convert(given, Seconds, strict=False)
+    except msgspec.ValidationError:
+        raise BadRequest(f"{TIMEOUT_HEADER} must be a number of seconds above 0", TIMEOUT_HEADER) from None
 
 
 async def read_body(request: web.BaseRequest, settings: GatewaySettings) -> bytes:

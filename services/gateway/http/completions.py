@@ -1,23 +1,22 @@
-"""Chat and text completions over HTTP, streamed and whole.
+"""Chats, text completions and responses over HTTP, streamed and whole.
 
 Owns the connection while an answer goes out. A client that goes away cancels its handler, and the handler's end closes
 the call, in whatever phase it is.
 """
 
 import asyncio
-from typing import Final
+from typing import Final, TypedDict
 
 from aiohttp import HttpVersion11, web
 from opentelemetry.context import Context
 
 from services.gateway.access.caller import Caller
-from services.gateway.answers.sse import SseAnswer, SseStream
-from services.gateway.answers.whole import WholeAnswer
+from services.gateway.answers.forms import Asked, Streamed, name_call, streamed, whole
+from services.gateway.answers.sse import SseStream
 from services.gateway.api.reading import parse
-from services.gateway.desk import Asked, Desk
-from services.gateway.http.bodies import identify, read_body, signature
+from services.gateway.desk import Desk
+from services.gateway.http.bodies import identify, read_body, signature, timeout_of
 from services.gateway.prompts.scenarios import Scenario
-from services.gateway.refusals import as_json
 from services.gateway.relay.calls import Call
 from shared.config import GatewaySettings
 from shared.errors import BatonError
@@ -26,8 +25,15 @@ from shared.telemetry import extract_context
 SSE_HEADERS: Final = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
+class _Around(TypedDict):
+    """What a request says in its headers."""
+
+    context: Context
+    timeout_s: float | None
+
+
 class Completions:
-    """The two routes that generate."""
+    """The routes that generate."""
 
     def __init__(self, desk: Desk, settings: GatewaySettings) -> None:
         self._desk = desk
@@ -45,15 +51,14 @@ class Completions:
             caller = await identify(request, self._desk)
             asked: Asked = parse(await read_body(request, self._settings), shape)
             scenario = self._desk.find(caller, asked.model, request.headers.get("x-baton-scenario"))
-            context = extract_context(request.headers)
             if asked.stream:
-                return await self._stream(request, caller, asked, scenario, context)
-            return await self._whole(caller, asked, scenario, context)
+                return await self._stream(request, caller, asked, scenario)
+            return await self._whole(request, caller, asked, scenario)
 
-    async def _whole(self, caller: Caller, asked: Asked, scenario: Scenario, context: Context) -> web.Response:
-        call_id = self._desk.name(asked)
-        collected = WholeAnswer(self._desk.shape(asked, call_id, scenario))
-        call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=collected, context=context)
+    async def _whole(self, request: web.BaseRequest, caller: Caller, asked: Asked, scenario: Scenario) -> web.Response:
+        call_id = name_call(asked)
+        collected = await whole(asked, call_id, scenario)
+        call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=collected, **_around(request))
         try:
             await call.ended
         finally:
@@ -63,12 +68,11 @@ class Completions:
         )
 
     async def _stream(
-        self, request: web.BaseRequest, caller: Caller, asked: Asked, scenario: Scenario, context: Context
+        self, request: web.BaseRequest, caller: Caller, asked: Asked, scenario: Scenario
     ) -> web.StreamResponse:
-        call_id = self._desk.name(asked)
-        shape = self._desk.shape(asked, call_id, scenario)
-        events = SseAnswer(shape, self._settings.max_unsent_bytes, self._settings.send_timeout_s)
-        call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=events, context=context)
+        call_id = name_call(asked)
+        events = await streamed(asked, call_id, scenario, self._settings)
+        call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=events, **_around(request))
         events.stream.on_cut = lambda: self._desk.cut(call)
         try:
             await call.admitted  # until here the answer may still be an error with a status of its own
@@ -81,7 +85,7 @@ class Completions:
         await self._finish(request, response, events)
         return response
 
-    async def _run(self, request: web.BaseRequest, call: Call, events: SseAnswer) -> None:
+    async def _run(self, request: web.BaseRequest, call: Call, events: Streamed) -> None:
         """Let the records write to the connection until the call has ended, then write its ending."""
         if request.transport is None:
             raise ConnectionResetError
@@ -91,13 +95,13 @@ class Completions:
             await call.ended
         except BatonError as error:
             self._desk.refused(error)
-            events.stream.fail(as_json(error))
+            events.fail(error)
         else:
             events.end(call.usage)
         finally:
             self._streams.discard(events.stream)
 
-    async def _finish(self, request: web.BaseRequest, response: web.StreamResponse, events: SseAnswer) -> None:
+    async def _finish(self, request: web.BaseRequest, response: web.StreamResponse, events: Streamed) -> None:
         """End the body; a client that was cut off, or does not take the rest in time, loses its connection."""
         transport = request.transport
         try:
@@ -108,3 +112,8 @@ class Completions:
         except (TimeoutError, ConnectionError):
             if transport is not None:
                 transport.abort()
+
+
+def _around(request: web.BaseRequest) -> _Around:
+    """Read what the headers say of how a request is to be served."""
+    return {"context": extract_context(request.headers), "timeout_s": timeout_of(request)}

@@ -16,6 +16,7 @@ from services.gateway.access.caller import Caller
 from services.gateway.api.chat import ChatRequest
 from services.gateway.api.completion import CompletionRequest
 from services.gateway.api.reading import parse
+from services.gateway.api.responses import ResponsesRequest
 from services.gateway.api.tokens import DetokenizeRequest, TokenizeRequest
 from services.gateway.desk import Desk
 from services.gateway.http.bodies import ID, identify, read_body, signature, too_large
@@ -58,6 +59,7 @@ class HttpEntrance:
         self._routes: dict[str, tuple[str, Route]] = {
             "/v1/chat/completions": ("POST", self._chat),
             "/v1/completions": ("POST", self._completion),
+            "/v1/responses": ("POST", self._response),
             "/v1/models": ("GET", self._models),
             "/tokenize": ("POST", self._tokenize),
             "/detokenize": ("POST", self._detokenize),
@@ -130,6 +132,9 @@ class HttpEntrance:
 
     async def _completion(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self.completions.create(request, CompletionRequest)
+
+    async def _response(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self.completions.create(request, ResponsesRequest)
 
     async def _tokenize(self, request: web.BaseRequest) -> web.Response:
         with self._desk.place():

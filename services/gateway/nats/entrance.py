@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import msgpack
 
-from services.gateway.answers.maps import NatsAnswer
+from services.gateway.answers.forms import name_call, over_nats
 from services.gateway.api.chat import ChatRequest
 from services.gateway.api.completion import CompletionRequest
 from services.gateway.api.reading import convert
-from services.gateway.desk import Asked, Desk
+from services.gateway.desk import Desk
 from services.gateway.refusals import as_map
 from shared.bus import Bus, Delivery, extract
 from shared.errors import BadRequest, BatonError, MalformedMessage, Overloaded, Unavailable
@@ -103,8 +103,8 @@ class NatsEntrance:
         asked, key = read(delivery.data)
         caller = await self._desk.identify(key)
         scenario = self._desk.find(caller, name)
-        call_id = self._desk.name(asked)
-        answer = NatsAnswer(call_id, lambda reply: self._reply(delivery.reply, reply), streamed=bool(asked.stream))
+        call_id = name_call(asked)
+        answer = await over_nats(asked, call_id, scenario, lambda reply: self._reply(delivery.reply, reply))
         call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=answer, context=extract(delivery))
         answer.on_full = lambda: self._desk.cut(call)
         try:
@@ -123,7 +123,7 @@ class NatsEntrance:
             raise Overloaded("too many replies wait for NATS") from None
 
 
-def read(data: bytes) -> tuple[Asked, str]:
+def read(data: bytes) -> tuple[ChatRequest | CompletionRequest, str]:
     """Read a client's map and its key. Raises MalformedMessage, BadRequest."""
     try:
         fields = msgpack.unpackb(data, strict_map_key=False)

@@ -45,10 +45,12 @@ async def plan_chat(request: ChatRequest, prompter: Prompter) -> list[Plan]:
 async def plan_completion(request: CompletionRequest, prompter: Prompter) -> list[Plan]:
     """Tokenise every prompt and spread each over n choices. Raises BadRequest, ContextTooLong."""
     prompts = request.prompts()
-    if len(prompts) * (request.n or 1) > MAX_CHOICES:
-        raise BadRequest(f"at most {MAX_CHOICES} choices in one request: prompts times n", "n")
+    if len(prompts) * request.choices > MAX_CHOICES:
+        raise BadRequest(f"at most {MAX_CHOICES} choices in one request: prompts times n, or best_of", "n")
     tokens = [await prompter.text(prompt) for prompt in prompts]
-    return _spread(request, prompter, tokens, request.max_tokens, request.logprobs)
+    compared = request.choices > (request.n or 1)  # by their logprobs
+    alternatives = 0 if compared and request.logprobs is None else request.logprobs
+    return _spread(request, prompter, tokens, request.max_tokens, alternatives)
 
 
 def _spread(
@@ -66,7 +68,7 @@ def _spread(
     for tokens in prompts:
         stopping = _stopping(request, prompter.room(len(tokens), wanted, param), stop)
         packed = pack_tokens(tokens)
-        for choice in range(request.n or 1):
+        for choice in range(request.choices):
             sampling = _sampling(request, prompter, seed=seed, choice=choice, logprobs=alternatives)
             plans.append(Plan(packed, sampling, stopping, first_of_prompt=choice == 0))
     size = len(msgspec.msgpack.encode((plans[0].sampling, plans[0].stopping)))

@@ -74,10 +74,20 @@ class Call:
 
 
 def open_call(
-    call_id: str, scenario: Scenario, grant: Grant, *, plans: list[Plan], answer: Answer, span: Span, priority: int = 0
+    call_id: str,
+    scenario: Scenario,
+    grant: Grant,
+    *,
+    plans: list[Plan],
+    answer: Answer,
+    span: Span,
+    priority: int = 0,
+    timeout_s: float | None = None,
 ) -> Call:
-    """Make a call with a record for each plan."""
+    """Make a call with a record for each plan. The client's own time counts where it is less than the scenario's."""
     now, unix_ms = time.monotonic(), int(time.time() * 1000)
+    total_s = scenario.timeout_s if timeout_s is None else min(timeout_s, scenario.timeout_s)
+    first_s = min(scenario.first_token_s, total_s)
     loop = asyncio.get_running_loop()
     call = Call(
         call_id,
@@ -86,8 +96,8 @@ def open_call(
         span,
         priority,
         now,
-        now + scenario.first_token_s,
-        now + scenario.timeout_s,
+        now + first_s,
+        now + total_s,
         loop.create_future(),
         loop.create_future(),
     )
@@ -99,8 +109,8 @@ def open_call(
             prompt=plan.prompt,
             sampling=plan.sampling,
             stopping=plan.stopping,
-            deadline_ms=unix_ms + int(scenario.first_token_s * 1000),
-            expires_ms=unix_ms + int(scenario.timeout_s * 1000),
+            deadline_ms=unix_ms + int(first_s * 1000),
+            expires_ms=unix_ms + int(total_s * 1000),
             sink=sink,
             text=sink.text,
         )

@@ -28,7 +28,7 @@ BAD = [
     ("/v1/chat/completions", b'{"model":"chat","temperature":NaN,"messages":[]}', 400, None),
     ("/v1/completions", b'{"model":"chat","prompt":"x","logit_bias":{"999999":1}}', 400, "logit_bias"),
     ("/v1/completions", b'{"model":"chat","prompt":[999999]}', 400, "prompt"),
-    ("/v1/completions", b'{"model":"chat","prompt":["a"],"n":128,"best_of":128,"echo":true}', 400, "echo"),
+    ("/v1/completions", b'{"model":"chat","prompt":["a"],"logprobs":1,"echo":true}', 400, "echo"),
     ("/tokenize", b'{"model":"chat"}', 400, "prompt"),
     ("/detokenize", b'{"model":"chat","tokens":[999999]}', 400, "tokens"),
     ("/nowhere", b"{}", 404, None),

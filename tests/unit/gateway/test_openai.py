@@ -68,9 +68,10 @@ def test_a_bad_parameter_is_refused_by_name(fields: dict[str, Any], param: str) 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"echo": True}, "echo"),
+        ({"echo": True, "logprobs": 1}, "echo"),
         ({"suffix": "end"}, "suffix"),
-        ({"best_of": 2}, "best_of"),
+        ({"best_of": 2, "n": 3}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
         ({"logprobs": True}, "logprobs"),
         ({"logprobs": 6}, "logprobs"),
         ({"prompt": []}, "prompt"),

@@ -6,6 +6,7 @@ import pytest
 
 from services.gateway.answers.shapes import ChatShape, CompletionShape, Shape, Usage
 from services.gateway.answers.sse import KEEP_ALIVE_S, SseAnswer
+from shared.errors import EngineFailed
 from shared.messages import Finish, Logprobs, TokenLogprob
 
 TEXTS = ["Hel", "lo", ' "quoted"\n', "\u2028 \U0001f469\u200d\U0001f680 \\", "\x00\x1f"]
@@ -104,7 +105,7 @@ def test_a_reader_that_leaves_too_much_unsent_is_cut_off_once_and_gets_nothing_m
     sink.text(0, "a")
     before = wire.data
     sink.text(1, "b")
-    answer.stream.fail(b"{}")
+    answer.fail(EngineFailed("gone"))
     assert told == ["cut"]
     assert answer.stream.gone
     assert wire.data == before
