@@ -132,7 +132,7 @@ def test_every_mistake_is_reported_at_once_with_what_to_do(tmp_path: Path) -> No
     assert found == [
         "BATON_KV__ is no key; write BATON_SECTION__KEY",
         "BATON_NATS_URL is no key; did you mean BATON_NATS__URL?",
-        "unknown is no key; known here: fleet, gateway, instance, kv, monitor, nats, redis, scenario, telemetry",
+        "unknown is no key; known here: fleet, gateway, instance, kv, moderation, monitor, nats, redis, scenario, telemetry",
         "nats.url: the value given is no URL of the form nats://host:port",
         "nats.prefix: 'a.b' must be one word of letters and digits",
         "redis is 'redis://x'; make it a table ([redis])",
@@ -228,7 +228,7 @@ def test_the_configuration_cannot_be_changed() -> None:
 def test_every_key_has_a_variable_that_sets_it() -> None:
     for section in dataclasses.fields(Config):
         made = getattr(Config(), section.name)
-        if section.name == "scenario":
+        if section.name in ("scenario", "moderation"):
             continue
         for key in dataclasses.fields(made):
             value = getattr(made, key.name)
@@ -236,3 +236,36 @@ def test_every_key_has_a_variable_that_sets_it() -> None:
                 name = variable(f"{section.name}.{key.name}")
                 read = getattr(getattr(load(None, {name: str(value)}), section.name), key.name)
                 assert read == value, name
+
+
+def test_moderators_must_exist_and_have_what_their_kind_needs(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+        [scenario.chat]
+        model = "a"
+        moderate_prompt = ["house", "nobody"]
+        moderate_answer = ["house"]
+        [moderation.house]
+        [moderation.judge]
+        kind = "http"
+        [moderation.mixed]
+        kind = "http"
+        url = "https://judge.example/v1/moderations"
+        words = {Rude = "rude.txt", harassment = "words.txt"}
+        """,
+    )
+    with pytest.raises(ConfigError) as error:
+        load(path, {})
+    assert error.value.faults == [
+        "moderation.mixed.words.Rude: the name must be lower-case letters, digits and inner '-', '_' or '/'",
+    ]
+    path.write_text(path.read_text().replace("Rude =", "rude ="))
+    with pytest.raises(ConfigError) as error:
+        load(path, {"BATON_MODERATION__HOUSE__ACTION": "flag"})
+    assert error.value.faults == [
+        "moderation.house has no rules; give it moderation.house.words or moderation.house.patterns",
+        "moderation.judge.url is missing; set it to the service that judges",
+        'moderation.mixed.words and moderation.mixed.patterns belong to kind = "rules"',
+        "scenario.chat.moderate_prompt: there is no [moderation.nobody]",
+    ]
