@@ -11,20 +11,22 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from shared.config import TelemetrySettings
-from shared.errors import ConfigError
+from shared.otlp import RegistryPusher, metric_exporter, span_exporter
 
 GEN_AI_SYSTEM: Final = "gen_ai.provider.name"
 GEN_AI_OPERATION: Final = "gen_ai.operation.name"
@@ -47,6 +49,7 @@ KV_TRANSPORT: Final = "baton.kv.transport"
 ERROR_TYPE: Final = "error.type"
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+_ABOUT: ContextVar[tuple[str, SpanContext | None]] = ContextVar("about", default=("", None))
 _PLAIN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -64,6 +67,16 @@ def extract_context(headers: Mapping[str, str]) -> Context:
     return _PROPAGATOR.extract({name.lower(): value for name, value in headers.items()})
 
 
+def speak_of(request: str, span: Span | None = None) -> None:
+    """Say which request this task is about: from now on its logs carry the request's id and trace."""
+    _ABOUT.set((request, None if span is None else span.get_span_context()))
+
+
+def spoken_of() -> str:
+    """Return the id of the request that this task is about; empty where it is about none."""
+    return _ABOUT.get()[0]
+
+
 class Telemetry:
     """Tracer and metrics of one instance."""
 
@@ -72,9 +85,13 @@ class Telemetry:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._provider = _provider(role, instance, processor)
+        name = os.environ.get("OTEL_SERVICE_NAME", f"baton-{role}")
+        resource = Resource.create({"service.name": name, "service.instance.id": instance})
+        self._provider = _provider(resource, processor)
         source = self._provider or trace.NoOpTracerProvider()
         self.tracer = source.get_tracer("baton")
+        pushed = metric_exporter()
+        self._pusher = None if pushed is None else RegistryPusher(self.registry, resource, pushed)
 
     def expose(self, prefix: str, stats: object) -> None:
         """Show the whole-number fields of a dataclass as counters, read at each scrape: counting costs an addition."""
@@ -85,9 +102,11 @@ class Telemetry:
         return generate_latest(self.registry)
 
     def close(self) -> None:
-        """Send the spans that are still held; bounded by the exporter's own timeout. Blocks: call it in a thread."""
+        """Send what is still held; bounded by the exporters' own timeouts. Blocks: call it in a thread."""
         if self._provider is not None:
             self._provider.shutdown()
+        if self._pusher is not None:
+            self._pusher.close()
 
 
 class _Fields(Collector):
@@ -101,35 +120,15 @@ class _Fields(Collector):
             yield CounterMetricFamily(f"{self._prefix}_{field.name}", f"{field.name} since start", value=value)
 
 
-def _provider(role: str, instance: str, processor: SpanProcessor | None) -> TracerProvider | None:
+def _provider(resource: Resource, processor: SpanProcessor | None) -> TracerProvider | None:
     if processor is None:
-        exporter = _exporter(os.environ)
+        exporter = span_exporter()
         if exporter is None:
             return None
         processor = BatchSpanProcessor(exporter)
-    resource = Resource.create(
-        {"service.name": os.environ.get("OTEL_SERVICE_NAME", f"baton-{role}"), "service.instance.id": instance}
-    )
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # samples as OTEL_TRACES_SAMPLER says
     provider.add_span_processor(processor)
     return provider
-
-
-def _exporter(environ: Mapping[str, str]) -> SpanExporter | None:
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return None
-    endpoint = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    wanted = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if endpoint else "none")
-    if wanted == "none":
-        return None
-    if wanted == "console":
-        return ConsoleSpanExporter(out=sys.stderr)
-    if wanted == "otlp":
-        # loaded only where it is used: it brings requests and protobuf
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-
-        return OTLPSpanExporter()
-    raise ConfigError([f"OTEL_TRACES_EXPORTER is {wanted!r}; give otlp, console or none"])
 
 
 class JsonLines(logging.Formatter):
@@ -147,7 +146,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             **self._identity,
-            **_trace_fields(),
+            **_request_fields(),
             **_extra(record),
         }
         if record.exc_info:
@@ -164,7 +163,8 @@ class PlainLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Render the record."""
-        fields = "".join(f" {name}={value}" for name, value in _extra(record).items())
+        told = {**_request_fields(), **_extra(record)}
+        fields = "".join(f" {name}={value}" for name, value in told.items())
         head = f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03d} {record.levelname.lower():7}"
         text = f"{head} {self._who} {record.getMessage()}{fields}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
@@ -174,11 +174,16 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in record.__dict__.items() if name not in _PLAIN_FIELDS}
 
 
-def _trace_fields() -> dict[str, str]:
-    context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
-        return {}
-    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+def _request_fields() -> dict[str, str]:
+    """Say which request this task is about, and its trace."""
+    request, context = _ABOUT.get()
+    current = trace.get_current_span().get_span_context()
+    if current.is_valid:
+        context = current
+    fields = {"request": request} if request else {}
+    if context is not None and context.is_valid:
+        fields |= {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+    return fields
 
 
 def configure_logging(settings: TelemetrySettings, role: str, instance: str) -> None:

@@ -81,6 +81,7 @@ def test_the_exporter_is_chosen_by_the_standard_variables(monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match="OTEL_TRACES_EXPORTER is 'zipkin'; give otlp, console or none"):
         Telemetry("gateway", "g")
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     assert not Telemetry("gateway", "g").tracer.start_span("x").is_recording()
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
