@@ -9,8 +9,11 @@ from shared.policy.dispatch_events import Arrived, Cause, DispatchRules
 NOBODYS_FAULT = frozenset({Code.OVERLOADED, Code.DRAINING, Code.NO_CAPACITY})
 """Failures by want of room or by an orderly leave: they say nothing against the request or the worker."""
 
+REQUEST_TOKENS = 64
+"""What a request costs beside its prompt, in prompt tokens: its slot, its offer, its hand-off."""
 
-Rank = tuple[int, bool, float, int]
+Rank = tuple[int, float, int]
+"""Priority, deadline, arrival: who goes first among those that are otherwise equal."""
 
 
 class Phase(Enum):
@@ -40,6 +43,11 @@ class OpenRequest:
     expires: float
     priority: int
     number: int  # of arrival
+    arrived: float = 0.0
+    tenant: str = ""
+    weight: float = 1.0
+    cost: int = REQUEST_TOKENS  # what a slot for it takes off its tenant's share
+    charged: float = 0.0  # to its tenant, for the offer under way
     phase: Phase = Phase.WAITING
     attempt: int = -1  # of the last offer; every offer has its own
     instance: str = ""  # that was asked or has it
@@ -54,14 +62,16 @@ class OpenRequest:
     avoid: set[str] = field(default_factory=set)  # rejected or failed it; others first, once
 
     @classmethod
-    def of(cls, event: Arrived, number: int) -> "OpenRequest":
+    def of(cls, event: Arrived, number: int, now: float) -> "OpenRequest":
         """A request that has just arrived."""
-        return cls(event.request_id, event.scenario, event.deadline, event.expires, event.priority, number)
+        times, cost = (event.deadline, event.expires), event.tokens + REQUEST_TOKENS
+        whose = (event.tenant, event.weight)
+        return cls(event.request_id, event.scenario, *times, event.priority, number, now, *whose, cost)
 
     @property
     def rank(self) -> Rank:
-        """Its place in the wait: priority, then those that were served before, then deadline, then arrival."""
-        return self.priority, not self.accepted, self.deadline, self.number
+        """Its place among its like."""
+        return self.priority, self.deadline, self.number
 
     @property
     def ends_at(self) -> float:

@@ -5,10 +5,11 @@ Decides nothing.
 """
 
 from collections import defaultdict
+from functools import partial
 
 from shared.policy.attempts import OpenRequest, Phase
 from shared.policy.deadlines import Deadlines
-from shared.policy.dispatch_events import Arrived, Cause, Offer
+from shared.policy.dispatch_events import Arrived, Cause, DispatchRules, Offer
 from shared.policy.placement import FleetView
 from shared.policy.waiting import Waiting
 
@@ -16,13 +17,13 @@ from shared.policy.waiting import Waiting
 class Book:
     """Each request is in one line of waiting, or entered at one instance, until it is closed."""
 
-    def __init__(self, view: FleetView) -> None:
+    def __init__(self, view: FleetView, rules: DispatchRules) -> None:
         self._view = view
         self._requests: dict[str, OpenRequest] = {}
         self._at: dict[str, dict[str, OpenRequest]] = {}  # instance -> requests there, in order
         self._ends: Deadlines[str] = Deadlines()
-        self._arrivals = 0
-        self.waiting: defaultdict[str, Waiting] = defaultdict(Waiting)
+        self.arrivals = 0
+        self.waiting: defaultdict[str, Waiting] = defaultdict(partial(Waiting, rules))
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -39,10 +40,10 @@ class Book:
         """Name the requests whose end has come; each must be closed."""
         return [self._requests[request_id] for request_id in self._ends.due(now)]
 
-    def arrive(self, event: Arrived) -> OpenRequest:
+    def arrive(self, event: Arrived, now: float) -> OpenRequest:
         """Open a request; it waits."""
-        self._arrivals += 1
-        request = OpenRequest.of(event, self._arrivals)
+        self.arrivals += 1
+        request = OpenRequest.of(event, self.arrivals, now)
         self._requests[request.request_id] = request
         self.wait(request, Cause.ARRIVED)
         return request
@@ -55,7 +56,7 @@ class Book:
 
     def offer(self, request: OpenRequest, instance: str, now: float) -> Offer:
         """Take a request out of the wait and enter its next attempt at the instance."""
-        self.waiting[request.scenario].discard(request)
+        self.waiting[request.scenario].take(request)
         request.phase = Phase.OFFERED
         request.attempt += 1
         request.decoding = False
@@ -69,7 +70,7 @@ class Book:
             return
         self._view.accepted(request.instance)
         waiting = self.waiting[request.scenario]
-        waiting.pace.got(now, others_wait=len(waiting) > 0)
+        waiting.pace.got(now, request.cost, others_wait=len(waiting) > 0)
         request.phase = Phase.HELD
         request.accepted = True
         request.since = now

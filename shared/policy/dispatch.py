@@ -4,6 +4,7 @@ Owns the rules; the requests are in the book, the workers in the view. Sends not
 hears only the first token, the hand-off and the end.
 """
 
+from itertools import islice
 from typing import assert_never
 
 from shared.errors import Code
@@ -40,7 +41,7 @@ class Dispatcher:
     def __init__(self, view: FleetView, rules: DispatchRules | None = None) -> None:
         self.view = view
         self._rules = rules or DispatchRules()
-        self._book = Book(view)
+        self._book = Book(view, self._rules)
         self._scarcity = Scarcity(self._rules)
         self._endings = Endings(self._book, view, self._scarcity, self._rules)
         self._bus_up = True
@@ -53,6 +54,10 @@ class Dispatcher:
     def waiting(self, scenario: str) -> int:
         """Count the scenario's requests without a slot."""
         return len(self._book.waiting[scenario]) if scenario in self._book.waiting else 0
+
+    def waiting_of(self, scenario: str, tenant: str) -> int:
+        """Count a tenant's new requests without a slot."""
+        return self._book.waiting[scenario].of(tenant) if scenario in self._book.waiting else 0
 
     def next_deadline(self) -> float | None:
         """Say when a Tick is due at the latest; ask again after each event."""
@@ -131,7 +136,7 @@ class Dispatcher:
         self._scarcity.note(scenario, now, exists=self.view.exists(scenario, Role.PREFILL))
         if (refusal := self._endings.at_the_door(event, now)) is not None:
             return [refusal]
-        request = self._book.arrive(event)
+        request = self._book.arrive(event, now)
         actions = self._draw(scenario, now)
         if self._book.get(event.request_id) is request and request.phase is Phase.WAITING:
             actions += self._endings.too_late(request, now)
@@ -229,10 +234,9 @@ class Dispatcher:
         actions: list[Action] = []
         while (choice := self._choose(scenario, now)) is not None:
             actions.append(self._book.offer(*choice, now))
-        fresh = self._book.waiting[scenario].fresh
-        while len(fresh) > self._rules.max_waiting:
-            text = f"{len(fresh) - 1} requests wait for a slot already"
-            actions += self._endings.refuse(fresh.last(), Code.OVERLOADED, text, Cause.FULL)
+        waiting = self._book.waiting[scenario]
+        while waiting.fresh > self._rules.max_waiting:
+            actions += self._endings.displace(waiting.most())
         return actions
 
     def _choose(self, scenario: str, now: float) -> tuple[OpenRequest, str] | None:
@@ -248,7 +252,7 @@ class Dispatcher:
         if best is None:
             return None
         passed: list[OpenRequest] = []
-        for request in waiting.first(self._rules.lookahead):
+        for request in islice(waiting.order(now), self._rules.lookahead):
             instance = self.view.best(scenario, Role.PREFILL, now, exclude=request.avoid)
             if instance is not None:
                 for other in passed:

@@ -24,6 +24,7 @@ class Arrived:
     expires: float  # the request ends whatever its state
     priority: int = 0  # smaller goes first
     tenant: str = ""  # whose share of the wait it takes
+    weight: float = 1.0  # of that share, beside those of other tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,9 @@ class Cause(StrEnum):
     CANCELLED = "cancelled"
     DEADLINE = "deadline"  # nobody accepted in time, or could not have
     EXPIRED = "expired"
-    FULL = "full"  # the waiting queue or the table of open requests
+    FULL = "full"  # the waiting queue
+    DISPLACED = "displaced"  # from a full waiting queue, by one with a better claim
+    CROWDED = "crowded"  # the table of open requests is full
     ABSENT = "absent"  # the scenario has no worker
     POISON = "poison"  # died with too many workers
 
@@ -186,4 +189,6 @@ class DispatchRules:
     replay_grace_s: float = 60.0  # and gives up those whose stream had begun after so long
     absent_retry_s: float = 5.0  # Retry-After where there is no worker
     busy_retry_s: float = 1.0  # Retry-After where all are busy and nothing better is known
+    ageing_s: float = 5.0  # a priority whose oldest request has waited for so long
+    ageing_turn: int = 4  # gets every so many-th slot, whatever waits before it
     lookahead: int = 8  # waiting requests examined for one that suits a free worker

@@ -32,8 +32,9 @@ class Endings:
     ) -> list[Action]:
         """End a request badly."""
         if code is Code.OVERLOADED and retry_after_s is None:
-            waiting = self._book.waiting[request.scenario]
-            retry_after_s = max(self._rules.busy_retry_s, waiting.pace.wait_s(len(waiting)) or 0.0)
+            waits = request.phase is Phase.WAITING
+            wait_s = self._book.waiting[request.scenario].wait_s(request) if waits else None
+            retry_after_s = max(self._rules.busy_retry_s, wait_s or 0.0)
         elif code is Code.NO_CAPACITY:
             retry_after_s = self._rules.absent_retry_s
         return [*self.close(request, cause), Refuse(request.request_id, code, text, cause, retry_after_s)]
@@ -48,16 +49,25 @@ class Endings:
             return Refuse(event.request_id, Code.NO_CAPACITY, text, Cause.ABSENT, self._rules.absent_retry_s)
         if len(self._book) >= self._rules.max_open:
             text = f"{len(self._book)} requests are open already"
-            return Refuse(event.request_id, Code.OVERLOADED, text, Cause.FULL, self._rules.busy_retry_s)
+            return Refuse(event.request_id, Code.OVERLOADED, text, Cause.CROWDED, self._rules.busy_retry_s)
         return None
 
     def too_late(self, request: OpenRequest, now: float) -> list[Action]:
-        """Refuse a waiting request early if its first token would come late, by the pace of those before it."""
+        """Refuse a waiting request early if no slot would come in time, by the pace and its tenant's share of it."""
         wait_s = self._book.waiting[request.scenario].wait_s(request)
         if wait_s is None or now + wait_s <= request.deadline:
             return []
-        text = f"the wait for a free slot, about {wait_s:.1f} s, would be longer than the first token may take"
+        text = f"the wait for a free slot, about {wait_s:.1f} s, is longer than it may wait"
         return self.refuse(request, Code.OVERLOADED, text, Cause.DEADLINE, max(wait_s, self._rules.busy_retry_s))
+
+    def displace(self, request: OpenRequest) -> list[Action]:
+        """Refuse a new request that no longer has a place to wait; it need not be the one that came last."""
+        others = self._book.waiting[request.scenario].fresh - 1
+        newest = request.number == self._book.arrivals
+        text = f"{others} requests wait for a slot already"
+        if not newest:
+            text += ", and those of higher priority or of tenants that hold less than their share go first"
+        return self.refuse(request, Code.OVERLOADED, text, Cause.FULL if newest else Cause.DISPLACED)
 
     def overdue(self, now: float) -> list[Action]:
         """End whatever has reached its deadline, and whoever waits for workers that do not come."""
@@ -67,7 +77,7 @@ class Endings:
             actions += self.refuse(request, code, text, cause)
         for scenario in self._scarcity.due(now):
             waiting = self._book.waiting[scenario]
-            hopeless = list(waiting.fresh)
+            hopeless = waiting.new()
             if self._scarcity.hopeless(scenario, now, resumed=True):
                 hopeless += waiting.resumed
             for request in hopeless:
@@ -81,7 +91,7 @@ class Endings:
         if request.accepted:
             return Code.DEADLINE, "no first token in time, after an attempt that failed", Cause.DEADLINE
         if self._view.exists(request.scenario, Role.PREFILL):
-            text = "all workers were busy for as long as the first token may take"
+            text = "all workers were busy for as long as the request may wait"
             return Code.OVERLOADED, text, Cause.DEADLINE
-        text = f"scenario {request.scenario} had no worker for as long as the first token may take"
+        text = f"scenario {request.scenario} had no worker for as long as the request may wait"
         return Code.NO_CAPACITY, text, Cause.DEADLINE

@@ -1,105 +1,114 @@
-"""The requests of one scenario that wait for a slot, and how fast they get one."""
+"""The requests of one scenario that wait for a slot: who is next, who must leave when it is full, how long it takes.
 
-from bisect import bisect_left, insort
+Owns the order: those that lost their worker, then the priorities, each shared fairly between its tenants. A priority
+whose oldest request has waited for long gets every so many-th slot, so that nobody waits for ever.
+"""
+
+from bisect import insort
 from collections.abc import Iterator
-from heapq import merge
-from itertools import islice
-from typing import Final
 
 from shared.policy.attempts import OpenRequest, Rank
-
-SAMPLES: Final = 8
-"""Slots seen to come free, one after another, before the pace is believed."""
-WEIGHT: Final = 0.2
-"""Of the newest interval in the mean."""
-
-
-class Line:
-    """Requests in order of rank. Joining, leaving and both ends are cheap at some thousands."""
-
-    def __init__(self) -> None:
-        self._ranks: list[Rank] = []
-        self._requests: dict[Rank, OpenRequest] = {}
-
-    def __len__(self) -> int:
-        return len(self._ranks)
-
-    def __iter__(self) -> Iterator[OpenRequest]:
-        """In order; the line must not change meanwhile."""
-        return (self._requests[rank] for rank in self._ranks)
-
-    def __contains__(self, request: OpenRequest) -> bool:
-        return request.rank in self._requests
-
-    def add(self, request: OpenRequest) -> None:
-        """Let it in at its place."""
-        insort(self._ranks, request.rank)
-        self._requests[request.rank] = request
-
-    def discard(self, request: OpenRequest) -> None:
-        """Let it go, if it is in."""
-        if self._requests.pop(request.rank, None) is not None:
-            del self._ranks[bisect_left(self._ranks, request.rank)]
-
-    def ahead(self, request: OpenRequest) -> int:
-        """Count those that go before it."""
-        return bisect_left(self._ranks, request.rank)
-
-    def last(self) -> OpenRequest:
-        """Name the one that goes last."""
-        return self._requests[self._ranks[-1]]
-
-
-class Pace:
-    """The mean time between two slots that waiting requests got, while some were left waiting all the time."""
-
-    def __init__(self) -> None:
-        self._last: float | None = None
-        self._interval_s = 0.0
-        self._samples = 0
-
-    def got(self, now: float, *, others_wait: bool) -> None:
-        """Count a slot."""
-        if self._last is not None:
-            interval = now - self._last
-            weight = max(WEIGHT, 1.0 / (self._samples + 1))
-            self._interval_s += weight * (interval - self._interval_s)
-            self._samples += 1
-        self._last = now if others_wait else None
-        if not others_wait:
-            self._samples = 0
-
-    def wait_s(self, ahead: int) -> float | None:
-        """Estimate the wait of one with so many ahead of it; None: nothing is known."""
-        return self._interval_s * (ahead + 1) if self._samples >= SAMPLES else None
+from shared.policy.dispatch_events import DispatchRules
+from shared.policy.line import Line
+from shared.policy.pace import Pace
+from shared.policy.shares import Shares
 
 
 class Waiting:
-    """The wait of one scenario: new requests, which are bounded, and those that lost their worker, which are not lost.
+    """New requests, which are bounded, and those that lost their worker, which are not lost.
 
     The latter are bounded by the number of open requests.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rules: DispatchRules) -> None:
         self.pace = Pace()
-        self.fresh = Line()
-        self.resumed = Line()
+        self.resumed: Line[Rank, OpenRequest] = Line()
+        self.fresh = 0
+        self._rules = rules
+        self._resumed_cost = 0
+        self._shares: dict[int, Shares] = {}
+        self._priorities: list[int] = []  # those with somebody in, first the first
+        self._passed = 0  # slots in a row that went to the first priority
 
     def __len__(self) -> int:
-        return len(self.fresh) + len(self.resumed)
+        return self.fresh + len(self.resumed)
+
+    def of(self, tenant: str) -> int:
+        """Count a tenant's new requests."""
+        return sum(shares.of(tenant) for shares in self._shares.values())
+
+    def new(self) -> list[OpenRequest]:
+        """List those that no worker has had yet."""
+        return [request for priority in self._priorities for request in self._shares[priority]]
 
     def add(self, request: OpenRequest) -> None:
         """Let it wait at its place."""
-        (self.resumed if request.accepted else self.fresh).add(request)
+        if request.accepted:
+            self.resumed.add(request.rank, request)
+            self._resumed_cost += request.cost
+            return
+        if request.priority not in self._shares:
+            self._shares[request.priority] = Shares()
+            insort(self._priorities, request.priority)
+        self._shares[request.priority].add(request)
+        self.fresh += 1
+
+    def take(self, request: OpenRequest) -> None:
+        """Let it go: it gets a slot, at its tenant's cost unless it had one before."""
+        if request.accepted:
+            self.discard(request)
+            return
+        self._passed = self._passed + 1 if request.priority == self._priorities[0] else 0
+        self._shares[request.priority].take(request)
+        self._left(request.priority)
 
     def discard(self, request: OpenRequest) -> None:
         """Let it go, if it waits."""
-        (self.resumed if request.accepted else self.fresh).discard(request)
+        if request.accepted:
+            if self.resumed.drop(request.rank):
+                self._resumed_cost -= request.cost
+            return
+        shares = self._shares.get(request.priority)
+        if shares is not None:
+            before = len(shares)
+            shares.discard(request)
+            if len(shares) < before:
+                self._left(request.priority)
 
-    def first(self, number: int) -> list[OpenRequest]:
-        """Name those that are served next."""
-        return list(islice(merge(self.resumed, self.fresh, key=lambda request: request.rank), number))
+    def _left(self, priority: int) -> None:
+        self.fresh -= 1
+        if not self._shares[priority]:
+            del self._shares[priority]
+            self._priorities.remove(priority)
+
+    def order(self, now: float) -> Iterator[OpenRequest]:
+        """Name them in the order in which they are served; nothing may change meanwhile."""
+        yield from self.resumed
+        aged = self._aged(now) if self._passed + 1 >= self._rules.ageing_turn else None
+        if aged is not None:
+            yield from self._shares[aged].order()
+        for priority in self._priorities:
+            if priority != aged:
+                yield from self._shares[priority].order()
+
+    def _aged(self, now: float) -> int | None:
+        """Find the priority below the first whose oldest request has waited longest, and too long."""
+        if len(self._priorities) < 2:  # noqa: PLR2004
+            return None
+        priority = min(self._priorities[1:], key=lambda one: self._shares[one].oldest.arrived)
+        return priority if now - self._shares[priority].oldest.arrived >= self._rules.ageing_s else None
+
+    def most(self) -> OpenRequest:
+        """Name the new request that leaves first: of the last priority, of the tenant with the most for its weight."""
+        return self._shares[self._priorities[-1]].most
 
     def wait_s(self, request: OpenRequest) -> float | None:
-        """Estimate how long it will wait; None: nothing is known."""
-        return self.pace.wait_s(self.fresh.ahead(request) + self.resumed.ahead(request))
+        """Estimate how long one that waits will wait, by its tenant's share and if nobody else comes; None: unknown."""
+        cost = float(self._resumed_cost)
+        if request.accepted or not self.pace.known:
+            return self.pace.takes_s(cost)
+        for priority in self._priorities:
+            if priority == request.priority:
+                return self.pace.takes_s(cost + self._shares[priority].ahead(request))
+            cost += self._shares[priority].cost
+        return None

@@ -70,8 +70,10 @@ def arrived(
     priority: int = 0,
     scenario: str = "chat",
     tokens: int = 8,
+    tenant: str = "",
+    weight: float = 1.0,
 ) -> Arrived:
-    return Arrived(request_id, scenario, tokens, deadline, expires, priority)
+    return Arrived(request_id, scenario, tokens, deadline, expires, priority, tenant, weight)
 
 
 def seen(instance: str, free: int = 1, **others: object) -> StatusSeen:

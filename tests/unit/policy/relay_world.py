@@ -30,6 +30,7 @@ from shared.policy.dispatch_events import (
     Withdraw,
 )
 from shared.policy.placement import FleetView
+from shared.policy.shares import Shares
 from shared.policy.world import PulseSeen, StatusSeen, Tick
 from tests.unit.policy.builders import arrived, mapped, status
 
@@ -50,6 +51,18 @@ class Worker:
     admission: PrefillAdmission = field(default_factory=lambda: PrefillAdmission(SLOTS, 100))
     held: dict[Key, None] = field(default_factory=dict)
     draining: bool = False
+
+
+def check_shares(shares: Shares) -> None:
+    """The accounts of one priority agree with each other, and nobody empty is in them."""
+    requests = [request for share in shares._shares.values() for request in share.requests]
+    assert sorted(one.number for one in requests) == [one.number for one in shares]
+    assert shares.cost == sum(one.cost for one in requests)
+    for tenant, share in shares._shares.items():
+        assert {one.tenant for one in share.requests} == {tenant}
+        assert share.cost == sum(one.cost for one in share.requests)
+    assert list(shares._turns) == sorted(shares._shares.values(), key=lambda share: share.turn)
+    assert list(shares._held) == sorted(shares._shares.values(), key=lambda share: share.held)
 
 
 class RelayWorld:
@@ -105,10 +118,11 @@ class RelayWorld:
         assert name not in self.live, "whoever may hold the request was told"
         self.ended[name] = how
 
-    def arrive(self, *, patience: float, priority: int) -> None:
+    def arrive(self, *, patience: float, priority: int, tenant: str = "", tokens: int = 8) -> None:
         self.submitted += 1
         deadline, expires = self.now + patience, self.now + 10 * patience
-        self.feed(arrived(f"r{self.submitted}", deadline=deadline, expires=expires, priority=priority))
+        whose = {"priority": priority, "tenant": tenant, "tokens": tokens}
+        self.feed(arrived(f"r{self.submitted}", deadline=deadline, expires=expires, **whose))  # type: ignore[arg-type]
 
     def cancel(self, name: str) -> None:
         was_open = self.is_open(name)
@@ -250,16 +264,19 @@ class RelayWorld:
     def check(self) -> None:
         book, view = self.dispatcher._book, self.dispatcher.view
         waiting = book.waiting["chat"]
-        assert len(waiting.fresh) <= RULES.max_waiting
+        assert len(waiting.new()) == waiting.fresh <= RULES.max_waiting
         assert self.dispatcher.open <= RULES.max_open
         submitted = {f"r{number}" for number in range(1, self.submitted + 1)}
         assert set(book._requests) == submitted - set(self.ended), "open until it ends"
-        lined = [request.request_id for line in (waiting.fresh, waiting.resumed) for request in line]
+        lined = [request.request_id for request in waiting.order(self.now)]
         placed = [name for there in book._at.values() for name in there]
         assert sorted(lined + placed) == sorted(book._requests), "in one place each"
         for request in book._requests.values():
             assert request.request_id in book._ends, "whoever is open has an end"
             assert (request.phase is Phase.WAITING) == (request.request_id in lined)
+        assert waiting._resumed_cost == sum(request.cost for request in waiting.resumed)
+        for shares in waiting._shares.values():
+            check_shares(shares)
         for name, worker in view._workers.items():
             there = list(book._at.get(name, {}).values())
             assert worker.unanswered == sum(request.phase is Phase.OFFERED for request in there)

@@ -154,13 +154,13 @@ def test_a_request_nobody_accepted_by_its_deadline_is_refused_as_overloaded(disp
     dispatcher.handle(seen("p1", 0), 0.9)
     dispatcher.handle(seen("d1", 0), 0.9)
     assert dispatcher.next_deadline() == 1.0
-    text = "all workers were busy for as long as the first token may take"
+    text = "all workers were busy for as long as the request may wait"
     assert dispatcher.handle(Tick(), 1.0) == [Refuse("b", Code.OVERLOADED, text, Cause.DEADLINE, 1.0)]
 
 
 def test_an_offer_without_answer_at_the_deadline_is_withdrawn(dispatcher: Dispatcher) -> None:
     dispatcher.handle(arrived("a", deadline=0.5), 0.0)
-    text = "all workers were busy for as long as the first token may take"
+    text = "all workers were busy for as long as the request may wait"
     assert dispatcher.handle(Tick(), 0.5) == [
         Withdraw("a", 0, Cause.DEADLINE),
         Refuse("a", Code.OVERLOADED, text, Cause.DEADLINE, 1.0),
@@ -209,14 +209,16 @@ def test_a_full_wait_refuses_whoever_would_go_last() -> None:
     dispatcher.handle(arrived("c"), 0.0)
     text = "2 requests wait for a slot already"
     assert dispatcher.handle(arrived("d"), 0.0) == [Refuse("d", Code.OVERLOADED, text, Cause.FULL, 1.0)]
-    assert dispatcher.handle(arrived("e", priority=-1), 0.0) == [Refuse("c", Code.OVERLOADED, text, Cause.FULL, 1.0)]
+    [displaced] = dispatcher.handle(arrived("e", priority=-1), 0.0)
+    assert isinstance(displaced, Refuse)
+    assert (displaced.request_id, displaced.code, displaced.cause) == ("c", Code.OVERLOADED, Cause.DISPLACED)
 
 
 def test_more_open_requests_than_allowed_are_refused_at_the_door() -> None:
     dispatcher = dispatcher_of("p1", "d1", free=9, rules=DispatchRules(max_open=1))
     hold(dispatcher, "a")
     assert dispatcher.handle(arrived("b"), 0.0) == [
-        Refuse("b", Code.OVERLOADED, "1 requests are open already", Cause.FULL, 1.0)
+        Refuse("b", Code.OVERLOADED, "1 requests are open already", Cause.CROWDED, 1.0)
     ]
 
 
@@ -261,7 +263,7 @@ def test_a_substitute_that_comes_in_time_gets_the_waiting_request() -> None:
 def test_the_deadline_of_one_that_waits_for_a_first_worker_ends_it_as_no_capacity() -> None:
     dispatcher = dispatcher_of()
     dispatcher.handle(arrived("a", deadline=1.0), 0.0)
-    text = "scenario chat had no worker for as long as the first token may take"
+    text = "scenario chat had no worker for as long as the request may wait"
     assert dispatcher.handle(Tick(), 1.0) == [Refuse("a", Code.NO_CAPACITY, text, Cause.DEADLINE, 5.0)]
 
 

@@ -23,9 +23,14 @@ class LossyRelay(RuleBasedStateMachine):
         super().__init__()
         self.world = RelayWorld()
 
-    @rule(patience=st.sampled_from((0.3, 2.0, 50.0)), priority=st.integers(-1, 1))
-    def request_arrives(self, patience: float, priority: int) -> None:
-        self.world.arrive(patience=patience, priority=priority)
+    @rule(
+        patience=st.sampled_from((0.3, 2.0, 50.0)),
+        priority=st.integers(-1, 1),
+        tenant=st.sampled_from(("a", "b")),
+        tokens=st.sampled_from((1, 5000)),
+    )
+    def request_arrives(self, patience: float, priority: int, tenant: str, tokens: int) -> None:
+        self.world.arrive(patience=patience, priority=priority, tenant=tenant, tokens=tokens)
 
     @precondition(lambda self: self.world.submitted)
     @rule(which=INDEX)

@@ -67,7 +67,8 @@ def crowded(size: int) -> Dispatcher:
     for name, group in names(size):
         dispatcher.handle(seen(name, 1, group=group), 0.0)
     for number in range(size):
-        for action in dispatcher.handle(arrived(f"r{number}"), 0.0):
+        whose = {"tenant": f"t{number % max(1, size // 20)}", "priority": number % 3}
+        for action in dispatcher.handle(arrived(f"r{number}", **whose), 0.0):  # type: ignore[arg-type]
             assert isinstance(action, Offer)
             dispatcher.handle(OfferAccepted(action.request_id, action.attempt, action.instance), 0.0)
             dispatcher.handle(FirstToken(action.request_id, action.attempt), 0.0)
