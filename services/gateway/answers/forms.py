@@ -113,7 +113,7 @@ async def _echoes(asked: Asked, scenario: Scenario) -> list[str]:
     if not isinstance(asked, CompletionRequest) or not asked.echo:
         return []
     prompts = asked.prompts()
-    words = [one if isinstance(one, str) else await scenario.prompter.words(one) for one in prompts]
+    words = [one if isinstance(one, str) else await scenario.prompter.words(one, "prompt") for one in prompts]
     return [text for text in words for _ in range(asked.n or 1)]
 
 

@@ -69,9 +69,9 @@ class Prompter:
             return await self.chat(asked.messages, None)
         return await self.text(asked.prompt or "", special=asked.add_special_tokens is not False)
 
-    async def words(self, tokens: list[int]) -> str:
+    async def words(self, tokens: list[int], param: str = "tokens") -> str:
         """Text of tokens. Raises BadRequest for one that is not in the vocabulary."""
-        self.tokens(tokens, "tokens")
+        self.tokens(tokens, param)
         return await self._run(lambda: self.tokenizer.decode(tokens), len(tokens))
 
     def tokens(self, tokens: list[int], param: str) -> list[int]:

@@ -75,6 +75,8 @@ class Fleet:
         self.accepts.set()
         self.may_speak.set()
         self.present = True
+        self.words: Callable[[Request], list[str]] = lambda request: WORDS
+        self.logprob: Callable[[Request], float] = lambda request: -0.5
 
     async def open(self) -> None:
         await self.bus.subscribe(self.subjects.prefill("chat", "p1"), self._on_offer)
@@ -116,7 +118,7 @@ class Fleet:
         await self.may_speak.wait()
         handed = HandedOff(request.stream, request.request_id, request.attempt, "d1", EPOCH)
         await self.bus.publish(self.subjects.frames(request.gateway), handed)
-        last = min(len(WORDS), request.stopping.max_tokens)
+        last = min(len(self.words(request)), request.stopping.max_tokens)
         for index in range(request.generated, last):
             if (request.attempt, index) in self.silent_at:
                 return
@@ -131,9 +133,10 @@ class Fleet:
 
     async def _frame(self, request: Request, index: int | None = None, **more: object) -> None:
         entries = [] if index is None else [index]
-        texts = [WORDS[k] for k in entries]
+        words = self.words(request)
+        texts = [words[k] for k in entries]
         if request.sampling.logprobs is not None and entries:
-            said = TokenLogprob(entries[0], -0.5, texts[0], texts[0].encode())
+            said = TokenLogprob(entries[0], self.logprob(request), texts[0], texts[0].encode())
             more["logprobs"] = [Logprobs(0, said, [said] * request.sampling.logprobs)]
         frame = Frame(
             "d1",

@@ -105,6 +105,32 @@ async def test_a_stream_survives_its_worker(house: House, client: Client) -> Non
     assert [piece["i"] for piece in replies[1:-1]] == list(range(len(WORDS)))
 
 
+async def test_echo_and_best_of_are_served_here_too(house: House, client: Client) -> None:
+    first, echo, *_, last = await ask(house, client, {"prompt": [104, 105], "stream": True, "echo": True})
+    assert (first["text"], echo["text"], last["finish_reason"]) == ("", "hi", "stop")
+    (whole,) = await ask(house, client, {"prompt": ["a", "b"], "echo": True, "max_tokens": 1})
+    assert whole["texts"] == ["aOnce", "bOnce"]
+    house.fleet.logprob = lambda request: float(request.sampling.choice)
+    house.fleet.words = lambda request: [f"{request.sampling.choice}"]
+    (best,) = await ask(house, client, {"prompt": "a", "best_of": 3, "n": 2})
+    assert (best["texts"], best["finish_reasons"]) == (["2", "1"], ["stop", "stop"])
+    assert best["usage"]["completion_tokens"] == 3
+    assert "logprobs" not in best
+
+
+async def test_usage_comes_with_every_piece_where_it_is_asked_for(house: House, client: Client) -> None:
+    options = {"continuous_usage_stats": True}
+    _, *pieces, last = await ask(house, client, {"prompt": "hello", "stream": True, "stream_options": options})
+    assert [piece["usage"]["completion_tokens"] for piece in pieces] == list(range(1, len(WORDS) + 1))
+    assert {piece["usage"]["prompt_tokens"] for piece in pieces} == {last["usage"]["prompt_tokens"]}
+
+
+async def test_a_client_names_its_own_time(house: House, client: Client) -> None:
+    house.fleet.may_speak.clear()
+    (reply,) = await ask(house, client, {"prompt": "hello", "timeout": 0.2})
+    assert reply["error"]["code"] == "timeout"
+
+
 NONSENSE: list[bytes] = [
     b"",
     b"\xc1",
