@@ -257,9 +257,8 @@ def test_moderators_must_exist_and_have_what_their_kind_needs(tmp_path: Path) ->
     )
     with pytest.raises(ConfigError) as error:
         load(path, {})
-    assert error.value.faults == [
-        "moderation.mixed.words.Rude: the name must be lower-case letters, digits and inner '-', '_' or '/'",
-    ]
+    bad = "moderation.mixed.words.Rude: the name must be lower-case letters, digits and inner '-', '_' or '/'"
+    assert bad in error.value.faults
     path.write_text(path.read_text().replace("Rude =", "rude ="))
     with pytest.raises(ConfigError) as error:
         load(path, {"BATON_MODERATION__HOUSE__ACTION": "flag"})
