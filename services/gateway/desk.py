@@ -3,11 +3,12 @@
 Owns the bound on requests in flight, checked before anything is parsed. Knows neither HTTP nor NATS.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.trace import Tracer
 
 from services.gateway.access.caller import Caller
 from services.gateway.access.gate import Gate
@@ -16,13 +17,16 @@ from services.gateway.answers.forms import Asked
 from services.gateway.answers.maps import NatsAnswer
 from services.gateway.api.chat import ChatRequest
 from services.gateway.api.responses import ResponsesRequest, in_its_words
-from services.gateway.metrics import Metrics, operation_of, request_attributes
+from services.gateway.journal import Journal
+from services.gateway.metrics import Metrics
 from services.gateway.prompts.plans import plan_chat, plan_completion
 from services.gateway.prompts.scenarios import Scenario, Scenarios
 from services.gateway.relay.calls import Answer, Call, open_call
 from services.gateway.relay.relay import Relay
+from services.gateway.spans import open_span, operation_of
 from shared.config import GatewaySettings
 from shared.errors import BatonError, Cancelled, Draining, Forbidden, Overloaded
+from shared.telemetry import speak_of, spoken_of
 
 
 class Desk:
@@ -46,6 +50,7 @@ class Desk:
         self._bound = settings.max_streams
         self._metrics = metrics
         self._tracer = tracer
+        self._server = (settings.host, settings.port)
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -100,9 +105,10 @@ class Desk:
                 return await self.open(
                     caller, chat, scenario, call_id=call_id, answer=answer, context=context, timeout_s=timeout_s
                 )
-        name = f"{operation_of(asked)} {scenario.name}"
-        attributes = request_attributes(asked, call_id, scenario.name, scenario.model)
-        span = self._tracer.start_span(name, context, kind=SpanKind.SERVER, attributes=attributes)
+        span = open_span(self._tracer, context, asked, scenario, call_id=call_id, server=self._server)
+        meters = self._metrics.of(operation_of(asked), scenario.name, scenario.model)
+        journal = Journal(span, meters, time.monotonic())
+        speak_of(spoken_of() or call_id, span)
         try:
             if isinstance(asked, ChatRequest):
                 plans = await plan_chat(asked, scenario.prompter)
@@ -119,18 +125,18 @@ class Desk:
                 grant,
                 plans=plans,
                 answer=answer,
-                span=span,
+                journal=journal,
                 priority=asked.priority or 0,
                 timeout_s=min((s for s in (asked.timeout, timeout_s) if s is not None), default=None),
             )
+            journal.started()
             try:
                 self._relay.start(call)
             except BaseException:
                 self._gate.settle(grant, 0, 0)
                 raise
         except BaseException as error:
-            span.set_attribute("error.type", type(error).__name__)
-            span.end()
+            journal.refused(error)
             raise
         return call
 
@@ -139,7 +145,8 @@ class Desk:
         self._relay.close(call)
         self._gate.settle(call.grant, call.usage.prompt_tokens, call.usage.completion_tokens)
         error = call.ended.exception()
-        self._relay.describe(call, error if isinstance(error, BatonError) else None)
+        told = error if isinstance(error, BatonError) else None
+        call.journal.ended(call.usage, call.reasons, call.grant.caller.tenant, told)
 
     def cut(self, call: Call) -> None:
         """End the call of a client that does not read."""

@@ -1,28 +1,76 @@
-"""The gateway's Prometheus metrics and span attributes. docs/operations.md lists the names.
+"""The gateway's metrics. docs/operations.md lists the names; a test holds the page to them.
 
-Labels come from configuration, routes and codes alone, never from what a client sent. Nothing here is called per token.
+Labels come from configuration, routes and codes alone, never from what a client sent, so that their number is bounded.
+Nothing here is called per token. What the GenAI conventions name has their names, labels and bounds.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
-from opentelemetry.trace import Span, Status, StatusCode
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.gateway.access.caller import ANYONE
 from services.gateway.answers.shapes import Usage
-from services.gateway.api.chat import ChatRequest
-from services.gateway.api.parameters import Parameters
-from shared import telemetry as names
-from shared.errors import BatonError
 
-_FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
-_SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-_EACH = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.4, 0.8)
+Observe = Callable[[float], None]
+
+PROVIDER: Final = "baton"
+OTHER: Final = "other"
+"""The tenant of whoever is not in the configuration."""
+
+# bounds of the GenAI conventions
+_DURATION: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FIRST: Final = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_EACH: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_USAGE: Final = tuple(4**power for power in range(14))
+# our own
+_QUEUE: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_OVERHEAD: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+_ATTEMPTS: Final = (1, 2, 3, 4, 6, 8, 16)
+_LABELS: Final = (
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "gen_ai_response_model",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """The metrics of one operation on one scenario, with the labels looked up once. Times are in seconds."""
+
+    first: Observe
+    each: Observe
+    input: Observe
+    output: Observe
+    queue: Observe
+    overhead: Observe
+    attempts: Observe
+    duration: dict[str, Observe]  # by Baton's code of the error, empty where there is none
+    spent: Callable[[str, Usage], None]  # by tenant
+
+
+class _Durations(dict[str, Observe]):
+    """Looks up a code's label when it is first met. There are as many as there are codes."""
+
+    def __init__(self, of: Callable[[str], Histogram]) -> None:
+        super().__init__()
+        self._of = of
+
+    def __missing__(self, code: str) -> Observe:
+        self[code] = self._of(code).observe
+        return self[code]
 
 
 class Metrics:
     """All of them, in one instance's registry."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, tenants: Iterable[str] = ()) -> None:
+        self.tenants = frozenset(tenants) | {ANYONE}  # that may be labels
+        self._meters: dict[tuple[str, str], Meters] = {}
+        self._spent: dict[tuple[str, str], list[Observe]] = {}
         self.requests = Counter("baton_gateway_requests", "answers sent", ["route", "status"], registry=registry)
         self.refusals = Counter("baton_gateway_refusals", "bad endings by code", ["code"], registry=registry)
         self.in_flight = Gauge("baton_gateway_in_flight", "client requests being answered", registry=registry)
@@ -33,65 +81,62 @@ class Metrics:
             "baton_gateway_withdrawn", "attempts cancelled", ["scenario", "cause"], registry=registry
         )
         self.cut = Counter("baton_gateway_slow_readers", "clients cut off for not reading", registry=registry)
-        self.tokens = Counter(
-            "baton_gateway_usage_tokens", "tokens of ended requests", ["scenario", "type"], registry=registry
-        )
-        self.first = Histogram(
-            "baton_gateway_time_to_first_token_seconds",
-            "arrival to first token",
-            ["scenario"],
-            buckets=_FAST,
-            registry=registry,
-        )
-        self.duration = Histogram(
-            "baton_gateway_request_seconds", "arrival to ending", ["scenario"], buckets=_SLOW, registry=registry
-        )
-        self.each = Histogram(
-            "baton_gateway_time_per_output_token_seconds",
-            "mean of a request's tokens after the first",
-            ["scenario"],
-            buckets=_EACH,
+        self._tokens = Counter(
+            "baton_gateway_usage_tokens",
+            "tokens of ended requests",
+            ["scenario", "tenant", "type"],
             registry=registry,
         )
 
-    def ended(self, scenario: str, usage: Usage, elapsed_s: float, first_token_s: float | None) -> None:
-        """Count a call that ended, well or badly."""
-        self.duration.labels(scenario).observe(elapsed_s)
-        self.tokens.labels(scenario, "input").inc(usage.prompt_tokens)
-        self.tokens.labels(scenario, "output").inc(usage.completion_tokens)
-        self.tokens.labels(scenario, "cached").inc(usage.cached_tokens)
-        if first_token_s is not None and usage.completion_tokens > 1:
-            self.each.labels(scenario).observe((elapsed_s - first_token_s) / (usage.completion_tokens - 1))
+        def histogram(name: str, text: str, labels: tuple[str, ...], bounds: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, labels, buckets=bounds, registry=registry)
 
+        genai, ours = "gen_ai_server", "baton_gateway"
+        self._duration = histogram(
+            f"{genai}_request_duration_seconds", "arrival to ending", (*_LABELS, "error_type"), _DURATION
+        )
+        self._first = histogram(f"{genai}_time_to_first_token_seconds", "arrival to first token", _LABELS, _FIRST)
+        self._each = histogram(
+            f"{genai}_time_per_output_token_seconds", "mean of a request's tokens after the first", _LABELS, _EACH
+        )
+        self._usage = histogram(
+            "gen_ai_client_token_usage", "tokens of a request", (*_LABELS, "gen_ai_token_type"), _USAGE
+        )
+        self._queue = histogram(f"{ours}_queue_seconds", "arrival to a worker's acceptance", ("scenario",), _QUEUE)
+        self._overhead = histogram(
+            f"{ours}_overhead_seconds", "time not spent waiting for workers", ("scenario",), _OVERHEAD
+        )
+        self._attempts_each = histogram(
+            f"{ours}_attempts_per_request", "offers made for a choice", ("scenario",), _ATTEMPTS
+        )
 
-def operation_of(request: Parameters) -> str:
-    """Name the operation as the GenAI conventions do."""
-    return "chat" if isinstance(request, ChatRequest) else "text_completion"
+    def of(self, operation: str, scenario: str, model: str) -> Meters:
+        """Look up the meters of one operation on one scenario, all three of our own naming."""
+        known = self._meters.get((operation, scenario))
+        if known is None:
+            known = self._meters[operation, scenario] = self._made(operation, scenario, model)
+        return known
 
+    def _made(self, operation: str, scenario: str, model: str) -> Meters:
+        labels = (operation, PROVIDER, scenario, model)
+        return Meters(
+            first=self._first.labels(*labels).observe,
+            each=self._each.labels(*labels).observe,
+            input=self._usage.labels(*labels, "input").observe,
+            output=self._usage.labels(*labels, "output").observe,
+            queue=self._queue.labels(scenario).observe,
+            overhead=self._overhead.labels(scenario).observe,
+            attempts=self._attempts_each.labels(scenario).observe,
+            duration=_Durations(lambda code: self._duration.labels(*labels, code)),
+            spent=partial(self._spend, scenario),
+        )
 
-def request_attributes(request: Parameters, request_id: str, scenario: str, model: str) -> dict[str, Any]:
-    """Describe the request for its span, in the words of the GenAI conventions. No prompt text."""
-    said = {
-        names.GEN_AI_OPERATION: operation_of(request),
-        names.GEN_AI_SYSTEM: "baton",
-        names.GEN_AI_REQUEST_MODEL: scenario,
-        names.GEN_AI_RESPONSE_MODEL: model,
-        names.REQUEST_ID: request_id,
-        names.SCENARIO: scenario,
-        names.GEN_AI_MAX_TOKENS: request.max_tokens,
-        names.GEN_AI_TEMPERATURE: request.temperature,
-        names.GEN_AI_TOP_P: request.top_p,
-        names.GEN_AI_SEED: request.seed,
-        "gen_ai.request.choice.count": request.n,
-    }
-    return {name: value for name, value in said.items() if value is not None}
-
-
-def describe_end(span: Span, usage: Usage, reasons: list[str], error: BatonError | None) -> None:
-    """Put a call's ending on its span."""
-    span.set_attribute(names.GEN_AI_INPUT_TOKENS, usage.prompt_tokens)
-    span.set_attribute(names.GEN_AI_OUTPUT_TOKENS, usage.completion_tokens)
-    span.set_attribute(names.GEN_AI_FINISH_REASONS, reasons)
-    if error is not None:
-        span.set_attribute(names.ERROR_TYPE, str(error.code))
-        span.set_status(Status(StatusCode.ERROR, str(error)[:200]))
+    def _spend(self, scenario: str, tenant: str, usage: Usage) -> None:
+        label = tenant if tenant in self.tenants else OTHER
+        counters = self._spent.get((scenario, label))
+        if counters is None:
+            counters = [self._tokens.labels(scenario, label, kind).inc for kind in ("input", "output", "cached")]
+            self._spent[scenario, label] = counters
+        tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+        for count, number in zip(counters, tokens, strict=True):
+            count(number)

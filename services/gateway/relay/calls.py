@@ -1,6 +1,6 @@
 """One client request while it is being answered: its choices and the two moments that its owner waits for.
 
-Owns the futures `admitted` and `ended`, the usage and the span. Decides nothing and sends nothing.
+Owns the futures `admitted` and `ended`, the usage and the journal. Decides nothing and sends nothing.
 """
 
 import asyncio
@@ -8,10 +8,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from opentelemetry.trace import Span
-
 from services.gateway.access.caller import Grant
 from services.gateway.answers.shapes import Usage
+from services.gateway.journal import Journal
 from services.gateway.prompts.plans import Plan
 from services.gateway.prompts.scenarios import Scenario
 from services.gateway.relay.record import Record, Sink
@@ -34,7 +33,7 @@ class Call:
     id: str
     scenario: Scenario
     grant: Grant
-    span: Span
+    journal: Journal
     priority: int
     arrived: float  # monotonic
     deadline: float  # the first token is due
@@ -44,7 +43,6 @@ class Call:
     usage: Usage = field(default_factory=Usage)
     records: list[Record] = field(default_factory=list)  # by choice
     open: dict[str, Record] = field(default_factory=dict)  # by request id: choices not ended yet
-    first_token_s: float | None = None
     counted: set[str] = field(default_factory=set)  # request ids whose prompt counts
     reasons: list[Finish] = field(default_factory=list)
 
@@ -63,6 +61,7 @@ class Call:
             self.usage.cached_tokens += finished.cached_tokens
         self.admit()
         if not self.open and not self.ended.done():
+            self.journal.answered()
             self.ended.set_result(None)
 
     def fail(self, error: BatonError) -> None:
@@ -80,7 +79,7 @@ def open_call(
     *,
     plans: list[Plan],
     answer: Answer,
-    span: Span,
+    journal: Journal,
     priority: int = 0,
     timeout_s: float | None = None,
 ) -> Call:
@@ -93,7 +92,7 @@ def open_call(
         call_id,
         scenario,
         grant,
-        span,
+        journal,
         priority,
         now,
         now + first_s,

@@ -4,13 +4,14 @@ Owns the open calls and their records. Chooses no worker, speaks to no client.
 """
 
 import asyncio
+import contextvars
 import itertools
 import time
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from services.gateway.metrics import Metrics, describe_end
+from services.gateway.metrics import Metrics
 from services.gateway.refusals import Refused
 from services.gateway.relay.calls import Call
 from services.gateway.relay.offers import Offers
@@ -40,6 +41,7 @@ from shared.policy.dispatch_events import (
 from shared.policy.placement import FleetView
 from shared.policy.world import Tick
 from shared.tasks import Tasks
+from shared.telemetry import speak_of
 
 LATEST_TICK_S: Final = 1.0
 """The dispatcher hears of time at least so often."""
@@ -68,6 +70,7 @@ class Relay:
         self._events: deque[Event] = deque()
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
+        self._nobodys = contextvars.copy_context()  # what the timer does is about no request
         # numbers of an earlier life of this gateway never come again, so frames meant for it hit nothing
         self._numbers = itertools.count(int(time.time()) << 20)
 
@@ -97,13 +100,6 @@ class Relay:
             self.records.drop(record)
             self.handle(CancelledByClient(record.request_id))
 
-    def describe(self, call: Call, error: BatonError | None) -> None:
-        """Count a call's ending and end its span."""
-        elapsed = time.monotonic() - call.arrived
-        self._metrics.ended(call.scenario.name, call.usage, elapsed, call.first_token_s)
-        describe_end(call.span, call.usage, [str(reason) for reason in call.reasons], error)
-        call.span.end()
-
     # ---- what the dispatcher decides -------------------------------------------------------------------------------
 
     def handle(self, event: Event) -> None:
@@ -132,6 +128,7 @@ class Relay:
                 self._offer(call, action)
             case Withdraw():
                 self._metrics.withdrawn.labels(call.scenario.name, str(action.cause)).inc()
+                call.journal.withdrawn(action.attempt, action.cause)
                 work = self._offers.withdraw(call.scenario.name, action.request_id, action.attempt)
                 self._spawn(work, f"withdraw {action.request_id}")
             case Refuse():
@@ -153,13 +150,16 @@ class Relay:
         if record is None:
             return  # its cancellation is the next event
         self._metrics.attempts.labels(call.scenario.name, str(offer.cause)).inc()
+        call.journal.offered(offer.request_id, offer.attempt, offer.instance, offer.cause)
         request = record.begin(offer.attempt, self._gateway)
         if not self._spawn(self._ask(call, request, offer.instance), f"offer {offer.request_id}"):
             self._events.append(OfferUnanswered(offer.request_id, offer.attempt, offer.instance))
 
     async def _ask(self, call: Call, request: Request, instance: str) -> None:
-        event = await self._offers.ask(call.scenario.name, request, instance, call.span)
+        speak_of(request.request_id, call.journal.span)  # the task may have begun in that of another request
+        event = await self._offers.ask(call.scenario.name, request, instance, call.journal.span)
         if isinstance(event, OfferAccepted) and request.request_id in call.open:
+            call.journal.accepted(request.attempt, instance)
             call.admit()
         self.handle(event)
 
@@ -176,7 +176,7 @@ class Relay:
         if self._timer is not None:
             self._timer.cancel()
         wait = LATEST_TICK_S if due is None else min(LATEST_TICK_S, max(0.0, due - time.monotonic()))
-        self._timer = asyncio.get_running_loop().call_later(wait, self.handle, Tick())
+        self._timer = asyncio.get_running_loop().call_later(wait, self.handle, Tick(), context=self._nobodys)
 
     def stop(self) -> None:
         """Wake nobody any more."""
@@ -200,14 +200,13 @@ class Relay:
     def on_first_token(self, record: Record) -> None:
         """See Listener."""
         call = self._calls[record.request_id]
-        if call.first_token_s is None:
-            call.first_token_s = time.monotonic() - call.arrived
-            self._metrics.first.labels(call.scenario.name).observe(call.first_token_s)
+        call.journal.first_token()
         call.admit()
         self.handle(FirstToken(record.request_id, record.attempt))
 
     def on_handed_off(self, record: Record, instance: str) -> None:
         """See Listener."""
+        self._calls[record.request_id].journal.handed_off(record.attempt, instance)
         self.handle(HandedOff(record.request_id, record.attempt, instance))
 
     def on_finished(self, record: Record, finished: Finished) -> None:

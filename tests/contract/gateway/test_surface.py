@@ -99,7 +99,7 @@ async def test_health_and_metrics_are_served(house: House, client: AsyncOpenAI) 
         assert word in body
     assert b'baton_gateway_refusals_total{code="bad_request"}' in body
     assert b'baton_gateway_requests_total{route="/v1/chat/completions",status="200"}' in body
-    assert b'baton_gateway_time_to_first_token_seconds_count{scenario="chat"}' in body
+    assert b'gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="chat"' in body
 
 
 async def test_a_long_prompt_is_tokenised_without_stopping_the_loop(house: House, client: AsyncOpenAI) -> None:
