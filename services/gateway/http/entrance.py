@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from services.gateway.api.tokens import DetokenizeRequest, TokenizeRequest
 from services.gateway.desk import Desk
 from services.gateway.http.bodies import ID, identify, read_body, signature, too_large
 from services.gateway.http.completions import Completions
+from services.gateway.http.openapi import document, page
 from services.gateway.metrics import Metrics
 from services.gateway.prompts.scenarios import Scenario
 from services.gateway.refusals import answer, as_json, error_object, headers
@@ -66,6 +68,8 @@ class HttpEntrance:
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
             "/metrics": ("GET", self._exposition),
+            "/openapi.json": ("GET", self._openapi),
+            "/docs": ("GET", self._docs),
         }
 
     # ---- around every answer -----------------------------------------------------------------------------------------
@@ -160,6 +164,18 @@ class HttpEntrance:
     async def _readyz(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002
         why = self._why_not_ready()
         return web.Response(status=503 if why else 200, text=f"{why or 'ready'}\n")
+
+    async def _openapi(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002
+        return web.Response(body=self._described[0], content_type=JSON)
+
+    async def _docs(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002
+        headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": "default-src 'none'"}
+        return web.Response(body=self._described[1], headers=headers)
+
+    @cached_property
+    def _described(self) -> tuple[bytes, bytes]:
+        made = document()
+        return msgspec.json.encode(made), page(made).encode()
 
     async def _exposition(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002
         return web.Response(body=self._telemetry.exposition(), headers={"content-type": "text/plain; version=0.0.4"})
