@@ -128,9 +128,10 @@ class Unavailable(BatonError):
     retryable = True
     code = Code.OVERLOADED
 
-    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after_s: float = 1.0, *, reason: str = "") -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.reason = reason  # what exactly stands in the way, where the code does not say it
 
 
 class Overloaded(Unavailable):

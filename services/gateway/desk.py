@@ -21,6 +21,7 @@ from services.gateway.journal import Journal
 from services.gateway.metrics import Metrics
 from services.gateway.prompts.plans import plan_chat, plan_completion
 from services.gateway.prompts.scenarios import Scenario, Scenarios
+from services.gateway.reasons import GATEWAY_FULL
 from services.gateway.relay.calls import Answer, Call, open_call
 from services.gateway.relay.relay import Relay
 from services.gateway.spans import open_span, operation_of
@@ -58,7 +59,8 @@ class Desk:
         if self.draining:
             raise Draining("this gateway is stopping; another one, or the same one restarted, will serve you")
         if self.in_flight >= self._bound:
-            raise Overloaded(f"{self.in_flight} requests are being answered, as many as this gateway takes")
+            text = f"{self.in_flight} requests are being answered, as many as this gateway takes"
+            raise Overloaded(text, reason=GATEWAY_FULL)
         self.in_flight += 1
         try:
             yield
@@ -126,7 +128,7 @@ class Desk:
                 plans=plans,
                 answer=answer,
                 journal=journal,
-                priority=asked.priority or 0,
+                priority=caller.priority + max(0, asked.priority or 0),  # a client may only let others go first
                 timeout_s=min((s for s in (asked.timeout, timeout_s) if s is not None), default=None),
             )
             journal.started()

@@ -53,9 +53,10 @@ _OTHER: Final = Answer(500, "server_error", "internal_error")
 class Refused(BatonError):
     """Raised where a request ends badly, with the code that a worker or the dispatcher gave."""
 
-    def __init__(self, code: Code, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, code: Code, message: str, retry_after_s: float | None = None, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.reason = reason
         self.retryable = answer(self).again
         self.retry_after_s = 1.0 if retry_after_s is None else retry_after_s
 

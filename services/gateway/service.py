@@ -153,5 +153,8 @@ def _view_rules(config: Config) -> ViewRules:
 
 def _dispatch_rules(config: Config) -> DispatchRules:
     return DispatchRules(
-        max_waiting=config.gateway.max_waiting, max_open=config.gateway.max_streams, attempts=config.fleet.attempts
+        max_waiting=config.gateway.max_waiting,
+        max_open=config.gateway.max_streams,
+        attempts=config.fleet.attempts,
+        grace_s=config.gateway.absent_wait_s,
     )

@@ -43,6 +43,7 @@ class ScenarioSettings:
     prefill_slots: int = setting(8, between=(1, 65_536))  # prompts one prefill holds, each until its KV has left
     ttft_slo_ms: int = setting(2000, between=ANY)
     tpot_slo_ms: int = setting(200, between=ANY)
+    queue_timeout_s: float = setting(30.0, between=SECONDS)  # without a worker by then a request is refused
     request_timeout_s: float = setting(600.0, between=SECONDS)
     moderate_prompt: tuple[str, ...] = setting(())  # names of [moderation.<name>], asked in this order
     moderate_answer: tuple[str, ...] = setting(())

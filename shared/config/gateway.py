@@ -16,5 +16,6 @@ class GatewaySettings:
     max_body_bytes: int = setting(8 * MIB, between=(1024, 1 << 62))
     max_streams: int = setting(4096, between=ANY)  # open requests, waiting ones included
     max_waiting: int = setting(1024, between=(0, 1 << 62))  # requests that no prefill has taken yet
+    absent_wait_s: float = setting(10.0, between=(0.0, 3600.0))  # requests wait so long where there is no worker at all
     send_timeout_s: float = setting(30.0, between=SECONDS)  # a client that reads nothing for so long is cut
     max_unsent_bytes: int = setting(1 * MIB, between=(4096, 1 << 62))  # buffered for one client

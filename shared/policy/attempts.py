@@ -42,6 +42,7 @@ class OpenRequest:
     deadline: float
     expires: float
     priority: int
+    due: float  # a worker must have it
     number: int  # of arrival
     arrived: float = 0.0
     tenant: str = ""
@@ -64,20 +65,32 @@ class OpenRequest:
     @classmethod
     def of(cls, event: Arrived, number: int, now: float) -> "OpenRequest":
         """A request that has just arrived."""
-        times, cost = (event.deadline, event.expires), event.tokens + REQUEST_TOKENS
-        whose = (event.tenant, event.weight)
-        return cls(event.request_id, event.scenario, *times, event.priority, number, now, *whose, cost)
+        due = min(event.wait_by, event.deadline, event.expires)
+        return cls(
+            event.request_id,
+            event.scenario,
+            event.deadline,
+            event.expires,
+            event.priority,
+            due,
+            number,
+            now,
+            event.tenant,
+            event.weight,
+            event.tokens + REQUEST_TOKENS,
+        )
 
     @property
     def rank(self) -> Rank:
         """Its place among its like."""
-        return self.priority, self.deadline, self.number
+        return self.priority, self.due, self.number
 
     @property
     def ends_at(self) -> float:
         """When it ends if nothing happens."""
-        placed = self.phase is Phase.HELD or self.begun
-        return self.expires if placed else min(self.deadline, self.expires)
+        if self.phase is Phase.HELD or self.begun:
+            return self.expires
+        return min(self.deadline, self.expires) if self.accepted else self.due
 
     def died_with(self, instance: str, now: float, rules: DispatchRules) -> None:
         """Count a worker's death against the request, unless it had long been running there.

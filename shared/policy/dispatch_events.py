@@ -6,6 +6,7 @@ after a rejection, so that a late answer can never be taken for another worker's
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from shared.errors import Code
 from shared.policy.world import BusDown, BusUp, MapSeen, PulseSeen, StatusSeen, Tick
@@ -20,11 +21,12 @@ class Arrived:
     request_id: str
     scenario: str
     tokens: int
-    deadline: float  # the first token is due; a request nobody accepted by then is refused
+    deadline: float  # the first token is due
     expires: float  # the request ends whatever its state
     priority: int = 0  # smaller goes first
     tenant: str = ""  # whose share of the wait it takes
     weight: float = 1.0  # of that share, beside those of other tenants
+    wait_by: float = inf  # without any worker by then it is refused; only a first wait is so bounded
 
 
 @dataclass(frozen=True, slots=True)

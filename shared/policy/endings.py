@@ -41,7 +41,7 @@ class Endings:
 
     def at_the_door(self, event: Arrived, now: float) -> Refuse | None:
         """Refuse what cannot succeed before it is let in."""
-        if min(event.deadline, event.expires) <= now:
+        if min(event.wait_by, event.deadline, event.expires) <= now:
             text = "the request came after its own deadline"
             return Refuse(event.request_id, Code.DEADLINE, text, Cause.DEADLINE)
         if self._scarcity.hopeless(event.scenario, now, resumed=False):
@@ -55,7 +55,7 @@ class Endings:
     def too_late(self, request: OpenRequest, now: float) -> list[Action]:
         """Refuse a waiting request early if no slot would come in time, by the pace and its tenant's share of it."""
         wait_s = self._book.waiting[request.scenario].wait_s(request)
-        if wait_s is None or now + wait_s <= request.deadline:
+        if wait_s is None or now + wait_s <= request.due:
             return []
         text = f"the wait for a free slot, about {wait_s:.1f} s, is longer than it may wait"
         return self.refuse(request, Code.OVERLOADED, text, Cause.DEADLINE, max(wait_s, self._rules.busy_retry_s))

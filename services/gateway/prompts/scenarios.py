@@ -31,7 +31,8 @@ class Scenario:
     name: str
     model: str
     prompter: Prompter
-    first_token_s: float  # within it a worker must have taken the request and brought a token
+    queue_s: float  # within it a worker must have taken the request
+    first_token_s: float  # and brought a token
     timeout_s: float  # of the whole request
     created: int
 
@@ -84,7 +85,8 @@ def _open(name: str, settings: ScenarioSettings, threads: ThreadPoolExecutor) ->
         name=name,
         model=spec.name,
         prompter=Prompter(spec, open_tokenizer(spec), threads),
-        first_token_s=min(settings.request_timeout_s, allowance_s),
+        queue_s=settings.queue_timeout_s,
+        first_token_s=min(settings.request_timeout_s, max(allowance_s, 2 * settings.queue_timeout_s)),
         timeout_s=settings.request_timeout_s,
         created=int(time.time()),
     )

@@ -36,6 +36,7 @@ class Call:
     journal: Journal
     priority: int
     arrived: float  # monotonic
+    wait_by: float  # a worker must have it
     deadline: float  # the first token is due
     expires: float
     admitted: "asyncio.Future[None]"
@@ -95,6 +96,7 @@ def open_call(
         journal,
         priority,
         now,
+        now + min(scenario.queue_s, first_s),
         now + first_s,
         now + total_s,
         loop.create_future(),

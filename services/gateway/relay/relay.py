@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from services.gateway.metrics import Metrics
+from services.gateway.reasons import GATEWAY_FULL, reason_of
 from services.gateway.refusals import Refused
 from services.gateway.relay.calls import Call
 from services.gateway.relay.offers import Offers
@@ -82,15 +83,16 @@ class Relay:
     def start(self, call: Call) -> None:
         """Take a call on: each of its choices asks for a worker. `close` must follow, whatever happens."""
         if len(self._calls) + len(call.records) > self._max_streams:
-            raise Overloaded(f"this gateway already has {len(self._calls)} of at most {self._max_streams} streams open")
+            text = f"this gateway already has {len(self._calls)} of at most {self._max_streams} streams open"
+            raise Overloaded(text, reason=GATEWAY_FULL)
         for record in call.records:
             record.stream = next(self._numbers)
             self.records.add(record)
             self._calls[record.request_id] = call
         for record in call.records:
-            times = (call.deadline, call.expires)
-            tenant, priority = call.grant.caller.tenant, call.priority
-            self.handle(Arrived(record.request_id, call.scenario.name, record.prompt_tokens, *times, priority, tenant))
+            what = (record.request_id, call.scenario.name, record.prompt_tokens)
+            whose = (call.priority, call.grant.caller.tenant, call.grant.caller.weight)
+            self.handle(Arrived(*what, call.deadline, call.expires, *whose, call.wait_by))
 
     def close(self, call: Call, error: BatonError | None = None) -> None:
         """End a call; whatever of it still runs is cancelled. `error` is why, unless the client left. Idempotent."""
@@ -135,7 +137,8 @@ class Relay:
                 record = call.open.pop(action.request_id, None)
                 if record is not None:
                     self.records.drop(record)
-                    self.close(call, Refused(action.code, action.message, action.retry_after_s))
+                    reason = reason_of(action.code, action.cause)
+                    self.close(call, Refused(action.code, action.message, action.retry_after_s, reason))
 
     def _forget(self, event: Event, actions: list[Action]) -> None:
         """Drop the requests that are over for the dispatcher too; their last Withdraw is performed."""

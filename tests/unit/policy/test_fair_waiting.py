@@ -201,6 +201,17 @@ def test_a_tenant_that_comes_back_is_owed_nothing_for_the_time_it_was_away() -> 
     assert sum(request.tenant == "b" for request in turns) in (5, 6)
 
 
+def test_offers_that_were_rejected_are_not_charged() -> None:
+    waiting = Waiting(RULES)
+    for number in range(6):
+        waiting.add(a_request(number, "a" if number % 2 else "b", tokens=10 * number))
+    before = list(waiting.order(0.0))
+    for request in [*before, before[0], before[0]]:
+        waiting.take(request)
+        waiting.add(request)
+    assert list(waiting.order(0.0)) == before
+
+
 def test_the_estimate_is_by_the_tenants_own_share() -> None:
     waiting = Waiting(RULES)
     for number in range(100):
