@@ -14,6 +14,8 @@ class Caller:
     tenant: str = ANYONE
     key_id: str = ""  # for the audit log; empty where no key was needed
     scenarios: frozenset[str] | None = None  # that it may use; None: all
+    priority: int = 0  # of its tenant, added to that of each request; smaller goes first
+    weight: float = 1.0  # of its tenant, where capacity is contended
 
     def may_use(self, scenario: str) -> bool:
         """Whether its scopes cover a scenario."""
