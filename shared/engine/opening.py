@@ -4,24 +4,28 @@ from shared.config import ScenarioSettings
 from shared.engine import Engine
 from shared.errors import ConfigError
 from shared.models.spec import ModelSpec
+from shared.text import Tokenizer, open_tokenizer
 
 
-def open_engine(settings: ScenarioSettings, spec: ModelSpec) -> Engine:
-    """The engine, not started. Raises ConfigError for wrong options, or for an engine that is not there."""
+def open_engine(settings: ScenarioSettings, spec: ModelSpec, tokenizer: Tokenizer | None = None) -> Engine:
+    """The engine, not started. Raises ConfigError for wrong options, or for an engine that is not there.
+
+    `tokenizer` is the model's, where the caller has it open: that saves a second.
+    """
     match settings.engine:
         case "sim":
             from shared.engine.sim_engine.engine import SimEngine  # noqa: PLC0415
 
-            return SimEngine(spec, settings.engine_options)
+            return SimEngine(spec, settings.engine_options, tokenizer)
         case "torch":
-            return _torch(settings, spec)
+            return _torch(settings, spec, tokenizer)
         case "vllm":
             raise ConfigError(["engine vllm is not built in yet: use torch, or sim for a run without a model"])
         case other:
             raise ConfigError([f"engine {other!r} is none of torch, vllm, sim"])
 
 
-def _torch(settings: ScenarioSettings, spec: ModelSpec) -> Engine:
+def _torch(settings: ScenarioSettings, spec: ModelSpec, tokenizer: Tokenizer | None) -> Engine:
     try:
         from shared.engine.torch_engine.engine import TorchEngine  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -30,4 +34,4 @@ def _torch(settings: ScenarioSettings, spec: ModelSpec) -> Engine:
         raise ConfigError([f"engine torch needs the package {error.name}: pip install 'baton[torch]'"]) from error
     if spec.path is None:
         raise ConfigError([f"engine torch needs a model's files, and {spec.name} has none"])
-    return TorchEngine(spec.path, settings.engine_options, spec.eos_ids)
+    return TorchEngine(spec.path, settings.engine_options, spec.eos_ids, lambda: tokenizer or open_tokenizer(spec))

@@ -5,7 +5,7 @@ on which are good. `check` needs no tokenizer; what follows a text token by toke
 """
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from llguidance import LLMatcher, LLParserLimits
@@ -17,7 +17,7 @@ MOST_TEXT: Final = 128 * 1024
 """Characters of a schema, expression or grammar. One so long compiles within half a second."""
 SHOWN_MESSAGE: Final = 400
 LIMITS: Final = LLParserLimits(
-    initial_lexer_fuel=1_000_000,  # about 20 ms
+    initial_lexer_fuel=200_000,  # of what is built, at first and later: in one step, about 100 ms
     step_lexer_fuel=200_000,  # about 15 ms, for one token
     step_max_items=50_000,  # about 3 ms, for one token
     max_lexer_states=50_000,  # up to 2 kB each
@@ -25,6 +25,8 @@ LIMITS: Final = LLParserLimits(
     verbose_errors=False,  # a message repeats nothing of other texts
 )
 """What compiling, and each token after it, may cost at most."""
+_JSON: Final[dict[str, Any]] = {"lenient": False, "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,40}"}
+"""What is not supported is refused. Space between JSON's parts has a bound, or a weak model might write it for ever."""
 _NAMES: Final = {"json_schema": "the JSON schema", "regex": "the regular expression", "lark": "the Lark grammar"}
 
 
@@ -69,7 +71,7 @@ def _schema(text: str, name: str) -> str:
         text = "{}"
     elif not isinstance(schema, dict):
         raise BadRequest(f"{name} must be a JSON object that something satisfies, not {shortened(text)}")
-    return LLMatcher.grammar_from_json_schema(text, overrides={"lenient": False})
+    return LLMatcher.grammar_from_json_schema(text, overrides=_JSON)  # type: ignore[arg-type]  # its TypedDict is no run-time name
 
 
 def shortened(message: str) -> str:

@@ -49,7 +49,8 @@ def open_model(config: Config) -> Model:
     if settings is None:
         raise ConfigError([f"there is no scenario {name!r} to serve; write [scenario.{name}] or choose another"])
     spec = resolve(settings.model, settings.engine, settings.engine_options)
-    return Model(spec, open_tokenizer(spec), open_engine(settings, spec))
+    tokenizer = open_tokenizer(spec)
+    return Model(spec, tokenizer, open_engine(settings, spec, tokenizer))
 
 
 async def open_standing(instance: Instance, model: Model, stack: AsyncExitStack) -> Standing:

@@ -21,6 +21,7 @@ _WORD: Final = 8
 _U64: Final = (1 << 64) - 1
 _DRAW: Final = struct.Struct("<QQQ")
 _FILL_BYTES: Final = 1 << 20
+CLOSING_ONE_IN: Final = 4
 
 PRINTABLE: Final = tuple(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .")
 """The tokens drawn where tokens are bytes: each is a character of its own."""
@@ -77,10 +78,19 @@ def _row(word: bytes, width: int) -> bytes:
 
 
 class Vocabulary:
-    """The tokens that may be drawn, and how often the end of the text is."""
+    """The tokens that may be drawn, and how often the end of the text is.
 
-    def __init__(self, tokens: tuple[int, ...], eos_ids: Collection[int], eos_one_in: int) -> None:
+    Under a constraint these are all that it allows. `closing` are tokens that bring such a text nearer to its end, the
+    end itself among them: every fourth is one of them, where there is one, or most texts would not end.
+    """
+
+    def __init__(
+        self, tokens: tuple[int, ...], eos_ids: Collection[int], eos_one_in: int, closing: Collection[int] = ()
+    ) -> None:
         self._tokens = tokens
+        self._size = 1 + max((*tokens, *closing, *eos_ids))
+        self._plain = as_bits(tokens)
+        self._closing = as_bits((*closing, *eos_ids))
         self._places = {token: place for place, token in enumerate(tokens)}
         self._eos = min(eos_ids) if eos_ids and eos_one_in else None
         self._eos_one_in = eos_one_in
@@ -95,6 +105,15 @@ class Vocabulary:
             return self._tokens[place]
         return next(iter(self._after(place, barred)), self._tokens[place])
 
+    def draw_allowed(self, state: int, position: int, sampling: Sampling, allowed: int) -> int:
+        """Draw one of the tokens whose bits are set in `allowed`, as `draw` does: plain ones rather than others."""
+        drawn = xxh3_64_intdigest(_drawn_by(position, sampling), state)
+        closing = self._closing if (drawn >> 32) % CLOSING_ONE_IN == 0 else 0
+        some = allowed & closing or allowed & self._plain or allowed
+        place = drawn % self._size
+        after = some >> place
+        return place + _lowest(after) if after else _lowest(some)
+
     def likeliest(self, token: int, count: int) -> list[int]:
         """`token` first, then the others that make up its alternatives."""
         others = self._after(self._places.get(token, 0) + 1, (token,))
@@ -104,6 +123,19 @@ class Vocabulary:
         size = len(self._tokens)
         tokens = (self._tokens[(place + step) % size] for step in range(size))
         return (token for token in tokens if token not in barred)
+
+
+def as_bits(tokens: Iterable[int]) -> int:
+    """One bit per token."""
+    row = bytearray()
+    for token in sorted(tokens):
+        row.extend(bytes((token >> 3) + 1 - len(row)))
+        row[token >> 3] |= 1 << (token & 7)
+    return int.from_bytes(row, "little")
+
+
+def _lowest(bits: int) -> int:
+    return (bits & -bits).bit_length() - 1
 
 
 def _drawn_by(position: int, sampling: Sampling) -> bytes:

@@ -13,10 +13,12 @@ from shared.engine import EngineInfo, EngineLoad, Prefilled, Sequence, Step
 from shared.engine.sim_engine.chain import Vocabulary, compute, read_rows, write_rows
 from shared.engine.sim_engine.held import Held
 from shared.engine.sim_engine.options import SimOptions, read_options
-from shared.engine.sim_engine.setup import info_of, vocabulary_of
+from shared.engine.sim_engine.setup import info_of, tokens_of
 from shared.engine.torch_engine.blocks import Blocks, digests
 from shared.errors import BadRequest, BatonError, Cancelled, ContextTooLong, EngineFailed, KvRefused, Overloaded
 from shared.models.spec import ModelSpec
+from shared.text.matching import Grammars, Matcher
+from shared.text.tokenizer import Tokenizer
 
 INLINE_BYTES: Final = 1 << 17
 """KV buffers up to this size are filled and read on the loop: quicker than a thread could be asked."""
@@ -28,11 +30,13 @@ T = TypeVar("T")
 class SimEngine:
     """Runs what `shared.engine.sim_engine.chain` defines, at the pace of its options."""
 
-    def __init__(self, spec: ModelSpec, engine_options: Mapping[str, Any]) -> None:
+    def __init__(self, spec: ModelSpec, engine_options: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> None:
         self._spec = spec
+        self._tokenizer = tokenizer
         self._options: SimOptions = read_options(engine_options)
         self._blocks = Blocks(self._options.blocks)
         self._vocabulary: Vocabulary | None = None
+        self._grammars: Grammars | None = None
         self._held: dict[str, Held] = {}
         self._running: dict[str, Held] = {}  # the decode batch, oldest first
         self._steps = 0
@@ -51,7 +55,8 @@ class SimEngine:
 
     async def start(self) -> None:
         """See Engine. Has something to load only where a tokenizer is given."""
-        self._vocabulary = await asyncio.to_thread(vocabulary_of, self._spec, self._options)
+        tokens = await asyncio.to_thread(tokens_of, self._spec, self._options, self._tokenizer)
+        self._vocabulary, self._grammars = tokens
 
     async def close(self) -> None:
         """See Engine."""
@@ -78,14 +83,16 @@ class SimEngine:
         try:
             loop = asyncio.get_running_loop()
             until = loop.time() + self._options.prefill_s(len(tokens) - cached)
+            held.matcher = await self._matcher(sequence)
             held.numbers, held.state = await _maybe_in_thread(len(tokens) > INLINE_TOKENS, lambda: compute(tokens))
             await self._pass_time(held, until)
+            first = held.sample(vocabulary, self._info.eos_ids, self._info.context)
         except BaseException:
             await self._let_go(held)
             raise
         for block, digest in zip(held.blocks, prefix, strict=False):
             self._blocks.publish(block, digest)
-        return Prefilled(held.sample(vocabulary, self._info.eos_ids, self._info.context), cached)
+        return Prefilled(first, cached)
 
     async def _pass_time(self, held: Held, until: float) -> None:
         """Return at that time. Raises Cancelled when the sequence is released first, EngineFailed at close."""
@@ -136,6 +143,7 @@ class SimEngine:
             )
             held.working = reading
             held.state = await asyncio.shield(reading)
+            held.matcher = await self._matcher(sequence)
             self._still(held)
         except BaseException:
             await self._let_go(held)
@@ -184,13 +192,22 @@ class SimEngine:
                 else:
                     held.blocks += taken
             if held.wanted:
-                held.compute_newest()
-                sampled = held.sample(vocabulary, self._info.eos_ids, self._info.context)
-                step.sampled.append(sampled)
-                if sampled.finish is not None:
-                    self._drop(held)
+                self._advance(held, vocabulary, step)
         self._steps += 1
         return step
+
+    def _advance(self, held: Held, vocabulary: Vocabulary, step: Step) -> None:
+        """One token of one sequence."""
+        held.compute_newest()
+        try:
+            sampled = held.sample(vocabulary, self._info.eos_ids, self._info.context)
+        except BadRequest as error:
+            step.failed.append((held.sequence.key, error))
+            self._drop(held)
+            return
+        step.sampled.append(sampled)
+        if sampled.finish is not None:
+            self._drop(held)
 
     # ---- both --------------------------------------------------------------------------------------------------------
 
@@ -231,6 +248,14 @@ class SimEngine:
             raise refusal or Overloaded(f"{number} KV blocks are needed and {self._blocks.free} are free")
         held = self._held[sequence.key] = Held(sequence, length=tokens, blocks=found + taken)
         return held
+
+    async def _matcher(self, sequence: Sequence) -> Matcher | None:
+        """What follows the sequence's constraint, made in a thread. Raises BadRequest."""
+        constraint = sequence.sampling.constraint
+        if constraint is None or self._grammars is None:
+            return None
+        generated = sequence.tokens[sequence.prompt_tokens :]
+        return await asyncio.to_thread(self._grammars.matcher, constraint, generated)
 
     def _started(self) -> Vocabulary:
         if self._closed.is_set() or self._vocabulary is None:

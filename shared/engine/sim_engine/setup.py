@@ -8,8 +8,12 @@ from shared.engine.sim_engine.chain import PRINTABLE, Vocabulary
 from shared.engine.sim_engine.options import SimOptions
 from shared.errors import EngineFailed
 from shared.models.spec import ModelSpec
+from shared.text.matching import Grammars
 from shared.text.opening import open_tokenizer
+from shared.text.tokenizer import Tokenizer
 
+CLOSING: Final = frozenset(b'"]},')
+"""What tokens that bring JSON nearer to its end are made of."""
 LAYOUT: Final = 1
 """Of the rows; part of the fingerprint."""
 
@@ -29,14 +33,17 @@ def info_of(spec: ModelSpec, options: SimOptions) -> EngineInfo:
     )
 
 
-def vocabulary_of(spec: ModelSpec, options: SimOptions) -> Vocabulary:
-    """The tokens to draw from. Reads the tokenizer where one is given, which takes seconds: not for the event loop."""
-    return Vocabulary(PRINTABLE if spec.tokenizer_path is None else _printable(spec), spec.eos_ids, options.eos_one_in)
+def tokens_of(spec: ModelSpec, options: SimOptions, tokenizer: Tokenizer | None) -> tuple[Vocabulary, Grammars]:
+    """The tokens to draw from, freely and under constraints. Takes seconds for a large tokenizer: not for the loop."""
+    opened = tokenizer or open_tokenizer(spec)
+    tokens = PRINTABLE if spec.tokenizer_path is None else _printable(spec, opened)
+    closing = [token for token in range(opened.vocabulary) if CLOSING.issuperset(opened.shown(token) or b"?")]
+    vocabulary = Vocabulary(tokens, spec.eos_ids, options.eos_one_in, closing)
+    return vocabulary, Grammars(opened, opened.vocabulary)
 
 
-def _printable(spec: ModelSpec) -> tuple[int, ...]:
+def _printable(spec: ModelSpec, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Every token that is whole, visible text, so that any row of them is."""
-    tokenizer = open_tokenizer(spec)
     found = []
     for token in range(tokenizer.vocabulary):
         raw = tokenizer.shown(token)

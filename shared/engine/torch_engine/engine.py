@@ -6,12 +6,13 @@ back by `call_soon_threadsafe`. The loop never waits for torch.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from shared.engine import EngineInfo, EngineLoad, Prefilled, Sequence, Step
+from shared.engine.torch_engine.architecture import read_architecture
 from shared.engine.torch_engine.options import read_options
 from shared.engine.torch_engine.runner import Outcome, Runner
 from shared.engine.torch_engine.worker import (
@@ -25,6 +26,8 @@ from shared.engine.torch_engine.worker import (
     Worker,
 )
 from shared.errors import BadRequest, BatonError, Cancelled, EngineFailed
+from shared.text.matching import Grammars, Matcher
+from shared.text.tokenizer import Tokenizer
 
 CLOSE_S: Final = 60.0
 """The longest wait for the step that runs while the engine is closed."""
@@ -36,6 +39,7 @@ class _Held:
 
     first: asyncio.Future[Prefilled]
     exported: asyncio.Future[None]
+    released: bool = False  # somebody has begun to
 
     def fail(self, error: BatonError) -> None:
         _fail(self.first, error)
@@ -43,10 +47,22 @@ class _Held:
 
 
 class TorchEngine:
-    """Serves one Hugging Face directory. `eos_ids` replaces what the directory says, where it is not empty."""
+    """Serves one Hugging Face directory. `eos_ids` replaces what the directory says, where it is not empty.
 
-    def __init__(self, directory: Path, options: Mapping[str, Any], eos_ids: frozenset[int] = frozenset()) -> None:
+    Without a tokenizer, which `tokenizer` opens at start, it serves everything but constraints.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        options: Mapping[str, Any],
+        eos_ids: frozenset[int] = frozenset(),
+        tokenizer: Callable[[], Tokenizer] | None = None,
+    ) -> None:
         checked = read_options(options)
+        self._directory = directory
+        self._tokenizer = tokenizer
+        self._grammars: Grammars | None = None
         self._worker = Worker(build=lambda: Runner(directory, checked, eos_ids), post=self._post)
         self._held: dict[str, _Held] = {}
         self._asked: set[Answer] = set()
@@ -73,7 +89,18 @@ class TorchEngine:
         self._loop = asyncio.get_running_loop()
         self._ready = self._loop.create_future()
         self._worker.start()
-        await self._ready
+        reading = asyncio.ensure_future(asyncio.to_thread(self._read_tokens))
+        try:
+            await self._ready
+        finally:
+            await asyncio.wait([reading])
+        self._grammars = reading.result()
+
+    def _read_tokens(self) -> Grammars | None:
+        """While the model is loaded: afterwards it would hold up streams."""
+        if self._tokenizer is None:
+            return None
+        return Grammars(self._tokenizer(), read_architecture(self._directory).vocabulary)
 
     async def close(self) -> None:
         """Stop after the step that runs now. Raises EngineFailed when that takes too long."""
@@ -88,7 +115,7 @@ class TorchEngine:
         """Run the prompt and sample the next token."""
         held = self._hold(sequence.key)
         try:
-            await self._ask(Prefill(sequence, buffer))
+            await self._ask(Prefill(sequence, buffer, await self._matcher(sequence, held)))
             return await held.first
         except BaseException:
             await self.release(sequence.key)  # refused, failed or cancelled: nothing of the key stays
@@ -105,20 +132,34 @@ class TorchEngine:
 
     async def insert(self, sequence: Sequence, kv_tokens: int, buffer: memoryview) -> None:
         """Scatter the buffer and join the running batch."""
-        self._hold(sequence.key)
+        held = self._hold(sequence.key)
         try:
-            await self._ask(Insert(sequence, kv_tokens, buffer))
+            await self._ask(Insert(sequence, kv_tokens, buffer, await self._matcher(sequence, held)))
         except BaseException:
             await self.release(sequence.key)
             raise
         finally:
-            del buffer
+            del buffer, held
+
+    async def _matcher(self, sequence: Sequence, held: _Held) -> Matcher | None:
+        """What follows the sequence's constraint, made in a thread. Raises BadRequest, or Cancelled when released."""
+        constraint = sequence.sampling.constraint
+        if constraint is None:
+            return None
+        if self._grammars is None:
+            raise BadRequest("this engine was started without a tokenizer, so it can follow no constraint")
+        generated = sequence.tokens[sequence.prompt_tokens :]
+        matcher = await asyncio.to_thread(self._grammars.matcher, constraint, generated)
+        if self._ended is not None or held.released:
+            raise self._ended or Cancelled(f"the sequence {sequence.key!r} was released")
+        return matcher
 
     async def release(self, key: str) -> None:
         """Drop a sequence. When this returns, the thread has let go of it and of its buffer."""
         held = self._held.get(key)
         if held is None:
             return
+        held.released = True
         try:
             if self._ended is None:
                 await self._ask(Release(key))

@@ -15,6 +15,7 @@ from shared.engine.torch_engine.batch import lay_out
 from shared.engine.torch_engine.blocks import Blocks
 from shared.engine.torch_engine.cache import Cache
 from shared.engine.torch_engine.device import DTYPES, resolve
+from shared.engine.torch_engine.masks import Bits, Masks
 from shared.engine.torch_engine.model import Loader
 from shared.engine.torch_engine.options import EngineOptions
 from shared.engine.torch_engine.sampling import Draw, Drawn, sample
@@ -23,6 +24,7 @@ from shared.engine.torch_engine.sequence import Run, check
 from shared.engine.torch_engine.sizing import engine_info, kv_layout
 from shared.engine.torch_engine.weights import Checkpoint
 from shared.errors import BadRequest, BatonError, EngineFailed, KvRefused, Overloaded
+from shared.text.matching import Matcher
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class Runner:
             chunk=options.prefill_chunk,
             prefix_cache=options.enable_prefix_cache,
         )
+        self._masks = Masks()
         self._steps = 0
 
     @property
@@ -68,22 +71,22 @@ class Runner:
         """Readable from any thread."""
         return EngineLoad(len(self._scheduler), self._blocks.free, self._steps)
 
-    def add_prefill(self, sequence: Sequence, buffer: memoryview) -> None:
-        """Take in a prompt. Raises BadRequest or Overloaded."""
+    def add_prefill(self, sequence: Sequence, buffer: memoryview, matcher: Matcher | None = None) -> None:
+        """Take in a prompt; the matcher is of the sequence's constraint. Raises BadRequest or Overloaded."""
         check(sequence, self.info, self._architecture.vocabulary)
         expected = self.info.kv_bytes(len(sequence.tokens))
         if buffer.nbytes != expected or buffer.readonly:
             raise BadRequest(f"the KV buffer must be writable and have {expected} bytes; it has {buffer.nbytes}")
-        self._scheduler.add_prefill(Run(sequence, buffer))
+        self._scheduler.add_prefill(Run(sequence, buffer, matcher))
 
-    def insert(self, sequence: Sequence, kv_tokens: int, buffer: memoryview) -> None:
+    def insert(self, sequence: Sequence, kv_tokens: int, buffer: memoryview, matcher: Matcher | None = None) -> None:
         """Take in a sequence with its KV. Raises BadRequest, Overloaded or KvRefused."""
         check(sequence, self.info, self._architecture.vocabulary)
         if kv_tokens != len(sequence.tokens) - 1 or kv_tokens < 1:
             raise KvRefused("length", f"KV of {kv_tokens} tokens cannot continue {len(sequence.tokens)} tokens")
         if buffer.nbytes != self.info.kv_bytes(kv_tokens):
             raise KvRefused("length", f"{buffer.nbytes} bytes are not the KV of {kv_tokens} tokens")
-        run = Run(sequence)
+        run = Run(sequence, matcher=matcher)
         self._scheduler.add_decode(run, kv_tokens)
         with torch.inference_mode():
             self._cache.take_in(run.blocks, kv_tokens, buffer)
@@ -118,24 +121,31 @@ class Runner:
         self._cache.clear(plan.fresh)
         batch = lay_out(plan, self._architecture.kinds, self._cache, self._geometry, self._device)
         logits = self._model.forward(batch, self._cache)
-        draws = [
-            Draw(run.request.sampling, len(run.tokens), run.history, run.banned(self.info.eos_ids))
-            for run in batch.samples
-        ]
+        allowed = self._masks.allowed(batch.samples, self.info.eos_ids)  # an accelerator computes meanwhile
+        draws = [self._draw(run, allowed.rows.get(place)) for place, run in enumerate(batch.samples)]
         drawn = sample(logits, draws, self._device)
         self._scheduler.advance(plan)
         self._steps += 1
-        for run, what in zip(batch.samples, drawn, strict=True):
-            self._settle(run, what, outcome)
+        for place, (run, what) in enumerate(zip(batch.samples, drawn, strict=True)):
+            try:
+                self._settle(run, what, allowed.refused.get(place), outcome)
+            except BatonError as error:
+                failed = outcome.step.failed if run.buffer is None else outcome.unfilled
+                failed.append((run.key, error))
+                self._scheduler.drop(run.key)
 
-    def _settle(self, run: Run, drawn: Drawn, outcome: Outcome) -> None:
-        """Append the token and see whether it ends the sequence."""
+    def _draw(self, run: Run, allowed: Bits | None) -> Draw:
+        """What the run's next token is to be. A row of allowed tokens has the bans in it."""
+        banned = run.banned(self.info.eos_ids) if allowed is None else ()
+        return Draw(run.request.sampling, len(run.tokens), run.history, banned, allowed)
+
+    def _settle(self, run: Run, drawn: Drawn, refusal: BadRequest | None, outcome: Outcome) -> None:
+        """Append the token and see whether it ends the sequence. Raises why it fails instead."""
+        if refusal is not None:
+            raise refusal
         if drawn.token_id < 0:
-            failed = outcome.step.failed if run.buffer is None else outcome.unfilled
-            failed.append((run.key, EngineFailed("the model's output is not a number")))
-            self._scheduler.drop(run.key)
-            return
-        run.append(drawn.token_id)
+            raise EngineFailed("the model's output is not a number")
+        run.append(drawn.token_id, self.info.eos_ids)
         finish, stop_token = run.ending(self.info)
         sampled = Sampled(run.key, drawn.token_id, finish, stop_token, drawn.alternatives)
         if run.buffer is not None:

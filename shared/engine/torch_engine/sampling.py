@@ -1,7 +1,7 @@
 """From logits to tokens, for the whole batch at once. Greedy rows cost one argmax.
 
-Order: ban and bias, penalties, temperature, top-k, top-p (over what top-k left), min-p, draw. Filters become one
-threshold per row, and the draw is an inverse CDF in order of token id: two tokens whose logits are nearly equal may
+Order: constraint, ban and bias, penalties, temperature, top-k, top-p (over what top-k left), min-p, draw. Filters are
+one threshold per row, and the draw is an inverse CDF in order of token id: two tokens whose logits are nearly equal may
 change places from device to device, and in this order that hardly moves the draw.
 """
 
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from shared.engine import Alternatives
 from shared.engine.torch_engine.device import Device
+from shared.engine.torch_engine.masks import Bits
 from shared.engine.torch_engine.penalties import History
 from shared.engine.torch_engine.randomness import uniforms
 from shared.messages import Sampling
@@ -23,6 +25,7 @@ GREEDY_BELOW: Final = 1e-5
 """A temperature so low is 0: dividing by it would overflow."""
 NUCLEUS: Final = (128, 4096)
 """How many of the likeliest tokens are sorted to find a top-p threshold; only rows that need more sort all."""
+BIT_VALUES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 BIN: Final = 256
 """Tokens per bin of the two-level inverse CDF: sums this short keep float32's precision."""
 
@@ -35,6 +38,7 @@ class Draw:
     position: int  # of the token to draw, counted from the first prompt token
     history: History | None = None  # None where no penalty is on
     banned: Sequence[int] = ()
+    allowed: Bits | None = None  # of the row's tokens, as bits, lowest first; None where all are
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,14 @@ def sample(logits: Tensor, draws: list[Draw], device: Device) -> list[Drawn]:
     result: list[Drawn] = []
     for start in range(0, len(draws), device.sampling_rows):
         some = draws[start : start + device.sampling_rows]
-        result += _sample(logits[start : start + len(some)].float(), some)
+        result += _sample(logits[start : start + len(some)].float(), some, device)
     return result
 
 
-def _sample(logits: Tensor, draws: list[Draw]) -> list[Drawn]:
+def _sample(logits: Tensor, draws: list[Draw], device: Device) -> list[Drawn]:
     reported = [row for row, draw in enumerate(draws) if draw.sampling.logprobs is not None]
     raw = logits[torch.tensor(reported, device=logits.device)] if reported else None  # a copy, before any adjustment
+    _constrain(logits, draws, device)
     _adjust(logits, draws)
     tokens = logits.argmax(-1)
     finite = torch.isfinite(logits.gather(1, tokens[:, None])[:, 0])  # argmax finds NaN first, if there is one
@@ -72,6 +77,21 @@ def _sample(logits: Tensor, draws: list[Draw]) -> list[Drawn]:
             zip(reported, _alternatives(raw, [draws[r] for r in reported], [ids[r] for r in reported]), strict=True)
         )
     return [Drawn(token, alternatives.get(row)) for row, token in enumerate(ids)]
+
+
+def _constrain(logits: Tensor, draws: list[Draw], device: Device) -> None:
+    """Rule out what a constraint does not allow, in place, in one operation for all rows that have one."""
+    places = [row for row, draw in enumerate(draws) if draw.allowed is not None]
+    if not places:
+        return
+    bits = device.upload(torch.from_numpy(np.stack([draw.allowed for draw in draws if draw.allowed is not None])))
+    each = torch.tensor(BIT_VALUES, dtype=torch.uint8, device=logits.device)
+    barred = (bits[:, :, None] & each == 0).view(len(places), -1)[:, : logits.shape[1]]
+    if len(places) == len(draws):
+        logits.masked_fill_(barred, -math.inf)
+        return
+    rows = torch.tensor(places, device=logits.device)
+    logits[rows] = logits[rows].masked_fill_(barred, -math.inf)
 
 
 def _adjust(logits: Tensor, draws: list[Draw]) -> None:

@@ -10,6 +10,7 @@ from shared.engine.torch_engine.blocks import Digest
 from shared.engine.torch_engine.penalties import History, penalises
 from shared.errors import BadRequest, ContextTooLong
 from shared.messages import Finish
+from shared.text.matching import Matcher
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +19,7 @@ class Run:
 
     request: Sequence
     buffer: memoryview | None = None  # prefill: where the cache goes once it is complete
+    matcher: Matcher | None = None  # where the text stands in the language that it must belong to
     tokens: list[int] = field(init=False)  # grows
     history: History | None = field(init=False)  # where a penalty is on
     blocks: list[int] = field(default_factory=list)
@@ -41,27 +43,42 @@ class Run:
         """Tokens beyond the client's prompt, those of earlier attempts included."""
         return len(self.tokens) - self.request.prompt_tokens
 
-    def append(self, token: int) -> None:
-        """Take in a sampled token."""
+    def append(self, token: int, eos_ids: frozenset[int]) -> None:
+        """Take in a sampled token. Raises BadRequest when its language has become too costly to follow."""
         self.tokens.append(token)
         if self.history is not None:
             self.history.add(token)
+        if self.matcher is not None and not self._stops(token, eos_ids):
+            self.matcher.take(token)
+
+    def ends(self, eos_ids: frozenset[int]) -> set[int]:
+        """Tokens that end it, wherever they come."""
+        stopping = self.request.stopping
+        return {*stopping.stop_token_ids, *(() if stopping.ignore_eos else eos_ids)}
 
     def banned(self, eos_ids: frozenset[int]) -> tuple[int, ...]:
         """Tokens that may not come next, because too few have come."""
-        stopping = self.request.stopping
-        if self.generated >= stopping.min_tokens:
+        if self.generated >= self.request.stopping.min_tokens:
             return ()
-        return tuple({*stopping.stop_token_ids, *(() if stopping.ignore_eos else eos_ids)})
+        return tuple(self.ends(eos_ids))
 
     def ending(self, info: EngineInfo) -> tuple[Finish | None, int | None]:
         """Whether the last token ended the sequence, and the stop token it was."""
         stopping, token = self.request.stopping, self.tokens[-1]
-        if (token in info.eos_ids and not stopping.ignore_eos) or token in stopping.stop_token_ids:
+        if self._stops(token, info.eos_ids):
             return Finish.STOP, token
+        if self.matcher is not None and self.matcher.finished:
+            return Finish.STOP, None
         if self.generated >= stopping.max_tokens or len(self.tokens) >= info.context:
             return Finish.LENGTH, None
         return None, None
+
+    def _stops(self, token: int, eos_ids: frozenset[int]) -> bool:
+        """Whether it is no part of the text."""
+        stopping = self.request.stopping
+        if (token in eos_ids and not stopping.ignore_eos) or token in stopping.stop_token_ids:
+            return True
+        return self.matcher is not None and self.matcher.over
 
 
 def check(sequence: Sequence, info: EngineInfo, vocabulary: int) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 from shared.engine import EngineLoad, Sequence
 from shared.engine.torch_engine.runner import Outcome, Runner
 from shared.errors import BatonError, EngineFailed
+from shared.text.matching import Matcher
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Prefill:
 
     sequence: Sequence
     buffer: memoryview
+    matcher: Matcher | None = None  # of its constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Insert:
     sequence: Sequence
     kv_tokens: int
     buffer: memoryview
+    matcher: Matcher | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +174,10 @@ class Worker:
     def _do(self, runner: Runner, command: Command) -> BatonError | None:
         try:
             match command:
-                case Prefill(sequence, buffer):
-                    runner.add_prefill(sequence, buffer)
-                case Insert(sequence, kv_tokens, buffer):
-                    runner.insert(sequence, kv_tokens, buffer)
+                case Prefill(sequence, buffer, matcher):
+                    runner.add_prefill(sequence, buffer, matcher)
+                case Insert(sequence, kv_tokens, buffer, matcher):
+                    runner.insert(sequence, kv_tokens, buffer, matcher)
                 case Release(key):
                     runner.release(key)
                 case Stop():
