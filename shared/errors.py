@@ -14,6 +14,7 @@ BatonError
 │   ├── NoCapacity      no healthy worker for a role
 │   ├── Draining        this instance is leaving
 │   ├── LimitReached    the tenant's own share is used up
+│   │   └── NeverFits   the request is larger than the tenant's whole share
 │   └── DeadlineExceeded
 ├── Cancelled           the client left or asked to stop
 ├── KvRefused           a KV hand-off that must not be used: fingerprint, ticket, length, checksum
@@ -52,6 +53,7 @@ class Code(StrEnum):
     FORBIDDEN = "permission_error"
     RATE_LIMITED = "rate_limit_exceeded"
     CONTENT_REFUSED = "content_filter"
+    QUOTA = "insufficient_quota"
 
 
 class BatonError(Exception):
@@ -59,6 +61,7 @@ class BatonError(Exception):
 
     code: Code = Code.INTERNAL
     retryable: bool = False
+    headers: dict[str, str] = {}  # that go out with an HTTP answer, such as how far the tenant's limits are
 
 
 class BadRequest(BatonError):
@@ -160,6 +163,16 @@ class LimitReached(Unavailable):
     def __init__(self, message: str, retry_after_s: float, headers: dict[str, str] | None = None) -> None:
         super().__init__(message, retry_after_s)
         self.headers = headers or {}
+
+
+class NeverFits(LimitReached):
+    """Raised when a request needs more than the tenant's limit as a whole; waiting does not help."""
+
+    code = Code.QUOTA
+    retryable = False
+
+    def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message, 60.0, headers)
 
 
 class DeadlineExceeded(Unavailable):

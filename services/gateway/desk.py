@@ -82,6 +82,7 @@ class Desk:
         """Find the scenario that a caller means. Raises UnknownScenario, Forbidden."""
         scenario = self.scenarios.find(model, header)
         if not caller.may_use(scenario.name):
+            self._gate.forbidden(caller, scenario.name)
             raise Forbidden(f"this key may not use '{scenario.name}'")
         return scenario
 
@@ -118,7 +119,8 @@ class Desk:
                 plans = await plan_completion(asked, scenario.prompter)
             prompt = sum(len(plan.prompt) // 4 for plan in plans if plan.first_of_prompt)
             new = sum(plan.stopping.max_tokens for plan in plans)
-            grant = await self._gate.admit(caller, scenario.name, prompt, new)
+            bounded = asked.max_tokens is not None or getattr(asked, "max_completion_tokens", None) is not None
+            grant = await self._gate.admit(caller, scenario.name, prompt, new, choices=len(plans), bounded=bounded)
             if isinstance(answer, CountedAnswer | NatsAnswer):
                 answer.expect(prompt)
             call = open_call(
@@ -134,8 +136,8 @@ class Desk:
             journal.started()
             try:
                 self._relay.start(call)
-            except BaseException:
-                self._gate.settle(grant, 0, 0)
+            except BaseException as error:
+                self._gate.settle(grant, 0, 0, error if isinstance(error, BatonError) else None)
                 raise
         except BaseException as error:
             journal.refused(error)
@@ -145,9 +147,9 @@ class Desk:
     def close(self, call: Call) -> None:
         """End a call in whatever state, and account for it."""
         self._relay.close(call)
-        self._gate.settle(call.grant, call.usage.prompt_tokens, call.usage.completion_tokens)
         error = call.ended.exception()
         told = error if isinstance(error, BatonError) else None
+        self._gate.settle(call.grant, *call.spent(), told)
         call.journal.ended(call.usage, call.reasons, call.grant.caller.tenant, told)
 
     def cut(self, call: Call) -> None:

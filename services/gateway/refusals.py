@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.errors import BadRequest, BatonError, Code, LimitReached, Unavailable
+from shared.errors import BadRequest, BatonError, Code, Unavailable
 
 MAX_RETRY_AFTER_S: Final = 59
 """Clients disregard a Retry-After of a minute and more."""
@@ -36,6 +36,7 @@ _ANSWERS: Final[dict[Code, Answer]] = {
     Code.UNAUTHORISED: Answer(401, _INVALID, "invalid_api_key"),
     Code.FORBIDDEN: Answer(403, "permission_error", "permission_error"),
     Code.RATE_LIMITED: Answer(429, "rate_limit_exceeded", "rate_limit_exceeded", again=True),
+    Code.QUOTA: Answer(429, "insufficient_quota", "insufficient_quota"),
     Code.OVERLOADED: Answer(429, "server_overloaded", "server_overloaded", again=True),
     Code.NO_CAPACITY: Answer(503, "server_error", "no_capacity", again=True),
     Code.DRAINING: Answer(503, "server_error", "draining", again=True),
@@ -47,6 +48,7 @@ _ANSWERS: Final[dict[Code, Answer]] = {
     Code.ENGINE_FAILED: Answer(502, "server_error", "engine_failed"),
 }
 _SERVER_FAULT: Final = 500
+_TOO_MANY: Final = 429
 _OTHER: Final = Answer(500, "server_error", "internal_error")
 
 
@@ -82,6 +84,8 @@ def as_map(error: BatonError) -> dict[str, Any]:
     """Make the map that a NATS client gets."""
     seen = answer(error)
     body: dict[str, Any] = {"code": seen.code or str(error.code), "message": told(error), "retryable": seen.again}
+    if seen.again:
+        body |= {"retry_after_s": _wait_s(error), "reason": reason(error)}
     if isinstance(error, BadRequest) and error.param is not None:
         body["param"] = error.param
     return {"error": body}
@@ -90,14 +94,24 @@ def as_map(error: BatonError) -> dict[str, Any]:
 def headers(error: BatonError) -> dict[str, str]:
     """Headers that say whether and when to come back."""
     seen = answer(error)
+    made = dict(error.headers)
     if error.code is Code.UNAUTHORISED:
-        return {"www-authenticate": "Bearer"}
-    if not seen.again:
-        return {"x-should-retry": "false"} if seen.status >= _SERVER_FAULT else {}
+        made["www-authenticate"] = "Bearer"
+    if seen.status == _TOO_MANY or seen.again:
+        made |= {"retry-after": str(_wait_s(error)), "x-baton-reason": reason(error)}
+    if not seen.again and (seen.status >= _SERVER_FAULT or seen.status == _TOO_MANY):
+        made["x-should-retry"] = "false"
+    return made
+
+
+def reason(error: BatonError) -> str:
+    """Say what exactly stood in the way."""
+    return (error.reason if isinstance(error, Unavailable | Refused) else "") or str(error.code)
+
+
+def _wait_s(error: BatonError) -> int:
     seconds = error.retry_after_s if isinstance(error, Unavailable | Refused) else 1.0
-    wait = min(MAX_RETRY_AFTER_S, max(1, math.ceil(seconds)))
-    more = error.headers if isinstance(error, LimitReached) else {}
-    return {"retry-after": str(wait), "x-baton-reason": str(error.code), **more}
+    return min(MAX_RETRY_AFTER_S, max(1, math.ceil(seconds)))
 
 
 def told(error: BatonError) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared.config.checks import scenario_name
+from shared.config.checks import scenario_name, tenant_name
 from shared.config.fleet import (
     FleetSettings,
     InstanceSettings,
@@ -18,15 +18,17 @@ from shared.config.fleet import (
     ScenarioSettings,
     TelemetrySettings,
 )
-from shared.config.gateway import GatewaySettings
+from shared.config.gateway import GatewaySettings, edge_faults
 from shared.config.moderation import ModeratorSettings, moderation_faults, moderator_name
 from shared.config.reader import BETWEEN, PREFIX, Reader, Table, Text, merged, variable
 from shared.config.servers import Credentials, Nats, RedisSettings
+from shared.config.tenants import DEFAULT_TENANT, JwtSettings, TenantSettings, tenancy_faults
 from shared.errors import ConfigError
 
 __all__ = [
-    "Config", "Credentials", "FleetSettings", "GatewaySettings", "InstanceSettings", "KvSettings", "ModeratorSettings",
-    "MonitorSettings", "Nats", "RedisSettings", "ScenarioSettings", "TelemetrySettings", "load",
+    "DEFAULT_TENANT", "Config", "Credentials", "FleetSettings", "GatewaySettings", "InstanceSettings", "JwtSettings",
+    "KvSettings", "ModeratorSettings", "MonitorSettings", "Nats", "RedisSettings", "ScenarioSettings",
+    "TelemetrySettings", "TenantSettings", "load",
 ]  # fmt: skip
 
 
@@ -44,6 +46,7 @@ class Config:
     moderation: dict[str, ModeratorSettings] = field(default_factory=dict, metadata={"check": moderator_name})
     instance: InstanceSettings = field(default_factory=InstanceSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    tenant: dict[str, TenantSettings] = field(default_factory=dict, metadata={"check": tenant_name})
 
     @property
     def scenarios(self) -> dict[str, ScenarioSettings]:
@@ -87,7 +90,7 @@ def _with_variable(table: Table, name: str, text: str, reader: Reader) -> Table:
     if not all(path):
         reader.faults.append(f"{name} is no key; write {PREFIX}SECTION{BETWEEN}KEY")
         return table
-    if path[0] in ("scenario", "moderation"):
+    if path[0] in ("scenario", "moderation", "tenant"):
         path[1] = path[1].replace("_", "-")  # these names have no underscore, a variable's no hyphen
     return merged(table, path, Text(text))
 
@@ -112,7 +115,9 @@ def _contradictions(config: Config) -> list[str]:
         faults.append("nats.user and nats.password belong together; set both or neither")
     if config.fleet.heartbeat_s >= config.fleet.lease_ttl_s:
         faults.append("fleet.heartbeat_s must be smaller than fleet.lease_ttl_s")
+    faults.extend(edge_faults(config.gateway))
     if config.instance.scenario and config.instance.scenario not in config.scenario:
         faults.append(f"instance.scenario: there is no [scenario.{config.instance.scenario}]")
     uses = {name: (one.moderate_prompt, one.moderate_answer) for name, one in config.scenario.items()}
+    faults += tenancy_faults(config.gateway.jwt, config.tenant, config.scenario)
     return faults + moderation_faults(config.moderation, uses)

@@ -1,6 +1,8 @@
 """What values may be: bounds, and the forms of names and URLs. Each check returns what is wrong, or nothing."""
 
+import re
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlsplit
 
 from shared.subjects import INSTANCE_NAME, SCENARIO_NAME
@@ -9,6 +11,8 @@ MIB = 1 << 20
 PORT = (0, 65535)
 SECONDS = (0.01, 86_400)
 ANY = (1, 1 << 62)
+TENANT_NAME: Final = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._@+|-]{0,62}[A-Za-z0-9])?\Z")
+"""Wide enough for what identity providers put into a subject; stands inside Redis keys and log lines."""
 
 
 def url(*schemes: str) -> Callable[[str], str]:
@@ -40,3 +44,8 @@ def instance_name(value: str) -> str:
 def prefix(value: str) -> str:
     """Check the first word of all subjects."""
     return "" if value.isascii() and value.isalnum() else "must be one word of letters and digits"
+
+
+def tenant_name(value: str) -> str:
+    """Check the name of a tenant."""
+    return "" if TENANT_NAME.match(value) else "must be 1 to 64 letters, digits and inner . _ @ + | -"

@@ -47,6 +47,8 @@ class ScenarioSettings:
     request_timeout_s: float = setting(600.0, between=SECONDS)
     moderate_prompt: tuple[str, ...] = setting(())  # names of [moderation.<name>], asked in this order
     moderate_answer: tuple[str, ...] = setting(())
+    # how the model writes calls of functions; auto: as its chat template does
+    tool_format: str = setting("auto", choices=("auto", "hermes", "llama3", "mistral", "json"))
     engine_options: dict[str, Any] = field(default_factory=dict)  # the engine checks them
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from shared.policy.limits import Limits
+
 ANYONE: Final = "anonymous"
 """The tenant of clients without a key, where none is asked for."""
 
@@ -28,3 +30,10 @@ class Grant:
 
     caller: Caller
     headers: dict[str, str] = field(default_factory=dict)
+    scenario: str = ""
+    limits: Limits | None = None  # it is held against; None: the tenant has none
+    id: str = ""
+    streams: int = 1
+    tokens: int = 0  # set aside
+    local: bool = False  # taken while Redis did not answer
+    settled: bool = False

@@ -1,32 +1,163 @@
 """The gate: from a credential to a caller, from a caller to a grant.
 
-Owns the configured keys. Knows neither HTTP nor NATS, and nothing of what is asked but its size.
+Owns whether a key is asked for; once it was, it always is. Knows neither HTTP nor NATS, and nothing of what is asked but
+its size.
 """
 
-import hmac
+import time
+from contextlib import AsyncExitStack
+from functools import partial
 
 from services.gateway.access.caller import Caller, Grant
-from shared.config import GatewaySettings
-from shared.errors import Unauthorised
+from services.gateway.access.keyring import Keyring
+from services.gateway.access.ledger import SCRIPTS, Ledger
+from services.gateway.access.line import Line
+from services.gateway.access.rules import Rules
+from services.gateway.access.scripts import sha
+from services.gateway.access.tokens import Tokens, looks_like_one
+from shared.config import DEFAULT_TENANT, Config
+from shared.errors import BatonError, LimitReached, Unauthorised
+from shared.instance import Instance
+from shared.policy.limits import Need
+from shared.reloading import Apply
+from shared.tenancy import audit
+from shared.tenancy.api_key import digest, split
+from shared.tenancy.register import USED
 
 
 class Gate:
-    """One per gateway."""
+    """One per gateway; `open_gate` makes it."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._keys = [key.encode() for key in settings.api_keys]
+    def __init__(self, gateway: str, config: Config) -> None:
+        self.rules = Rules(config)
+        self.line = Line(config.redis, (*SCRIPTS, USED))
+        self.ledger = Ledger(gateway, self.line)
+        self.keyring = Keyring(gateway, self.line, config.redis, config.gateway.key_stale_s, sha(USED))
+        self.tokens = Tokens(config.gateway.jwt) if config.gateway.jwt.configured else None
+        self._strangers = audit.Strangers()
+        self._asked = False  # for keys, once
+
+    @property
+    def asks(self) -> bool:
+        """Whether a key is needed. What has once asked for keys goes on asking."""
+        if self.rules.auth == "none":
+            return False
+        self._asked = self._asked or self.rules.auth == "keys" or self.rules.needs_key or self.keyring.ever
+        return self._asked
 
     async def identify(self, credential: str) -> Caller:
-        """Say who a client is. Keys are compared in constant time. Raises Unauthorised."""
-        given = credential.encode("utf-8", "surrogateescape")
-        matches = [hmac.compare_digest(given, known) for known in self._keys]
-        if self._keys and not any(matches):
+        """Say who a client is. Raises Unauthorised, or LinkLost where that cannot be told now."""
+        rules = self.rules
+        if rules.auth == "none":
+            return rules.anyone
+        try:
+            return await self._identify(credential) or self._stranger()
+        except Unauthorised as error:
+            parts = split(credential)
+            self._strangers.note(str(error), key=parts[0] if parts else "", given=bool(credential))
+            raise
+
+    def _stranger(self) -> Caller:
+        if self.asks:
             raise Unauthorised
-        return Caller()
+        return self.rules.anyone
 
-    async def admit(self, caller: Caller, scenario: str, prompt_tokens: int, new_tokens: int) -> Grant:  # noqa: ARG002
-        """Take a request's share: `new_tokens` is what it may generate at most. Raises LimitReached."""
-        return Grant(caller)
+    async def _identify(self, credential: str) -> Caller | None:
+        """Say whose a credential is; None: nobody's. Raises Unauthorised where more can be said, and LinkLost."""
+        rules = self.rules
+        if not credential:
+            return None
+        if rules.static and (name := rules.is_static(credential)):
+            return rules.caller(DEFAULT_TENANT, name, None)
+        parts = split(credential)
+        if parts is not None:
+            key = await self.keyring.find(parts[0])
+            if key is None or not key.opens(digest(parts[1])):
+                return None
+            if (state := key.state(time.time())) != "active":
+                raise Unauthorised(f"This API key is {state}; ask for another one")
+            return rules.caller(key.tenant, key.id, key.scenarios)
+        if self.tokens is not None and looks_like_one(credential):
+            who = await self.tokens.identify(credential)
+            return rules.caller(who.tenant, who.id, who.scenarios)
+        return None
 
-    def settle(self, grant: Grant, prompt_tokens: int, new_tokens: int) -> None:
-        """Give back what a request that has ended did not use."""
+    async def admit(
+        self,
+        caller: Caller,
+        scenario: str,
+        prompt_tokens: int,
+        new_tokens: int,
+        *,
+        choices: int = 1,
+        bounded: bool = True,
+    ) -> Grant:
+        """Take a request's share: `new_tokens` is what it may generate at most. Raises LimitReached, NeverFits.
+
+        Where the client did not bound its answer, less is set aside than it may become; the rest is charged at the end.
+        """
+        limits = self.rules.limits(caller.tenant)
+        if limits is None:
+            return Grant(caller, {}, scenario)
+        if not bounded:
+            room = max(1, limits.tokens - prompt_tokens) if limits.tokens else new_tokens
+            new_tokens = min(new_tokens, choices * self.rules.tenant(caller.tenant).answer_tokens, room)
+        need = Need(prompt_tokens + new_tokens, choices if limits.streams else 1)
+        try:
+            return await self.ledger.admit(caller, scenario, limits, need)
+        except LimitReached as error:
+            self._strangers.note(str(error.code), key=caller.key_id, tenant=caller.tenant, scenario=scenario)
+            raise
+
+    def settle(self, grant: Grant, prompt_tokens: int, new_tokens: int, error: BatonError | None = None) -> None:
+        """Give back what a request that has ended did not use, and write down that its key was used. Idempotent."""
+        if grant.settled:
+            return
+        self.ledger.settle(grant, prompt_tokens + new_tokens)
+        grant.settled = True
+        if error is not None and grant.headers:
+            error.headers = {**grant.headers, **error.headers}
+        if grant.caller.key_id:
+            outcome = str(error.code) if error is not None else "ok"
+            used = {"prompt_tokens": prompt_tokens, "completion_tokens": new_tokens}
+            audit.note(
+                "key.used",
+                key=grant.caller.key_id,
+                tenant=grant.caller.tenant,
+                scenario=grant.scenario,
+                outcome=outcome,
+                **used,
+            )
+
+    def forbidden(self, caller: Caller, scenario: str) -> None:
+        """Write down that a key was used where it may not be."""
+        self._strangers.note("permission_error", key=caller.key_id, tenant=caller.tenant, scenario=scenario)
+
+    async def prepare(self, config: Config) -> Apply:
+        """Take changed tenants and keys while running."""
+        return partial(setattr, self, "rules", Rules(config))
+
+
+async def open_gate(instance: Instance, stack: AsyncExitStack) -> Gate:
+    """Make the gate and start what it needs. Raises LinkLost, ConfigError."""
+    config = instance.config
+    gate = Gate(instance.id, config)
+    if config.gateway.audit_file:
+        lines = audit.Lines()
+        lines.open_file(config.gateway.audit_file, instance=instance.id)
+        stack.callback(lines.close)
+    if gate.tokens is not None:
+        stack.push_async_callback(gate.tokens.close)
+    stack.push_async_callback(gate.line.close)
+    stack.push_async_callback(gate.keyring.close)
+    gate.line.on_up = gate.ledger.catch_up
+    if config.gateway.auth != "none":
+        await gate.keyring.catch_up()
+        _ = instance.vital.spawn(gate.keyring.follow(), name="changes of keys")
+    _ = instance.vital.spawn(gate.line.run(), name="line to Redis")
+    _ = instance.vital.spawn(gate.ledger.run(), name="renewal of grants")
+    instance.reloading.add(gate.prepare, "tenant", "gateway.api_keys")
+    instance.telemetry.expose("baton_gateway_limits", gate.ledger.counts)
+    instance.telemetry.expose("baton_gateway_keys", gate.keyring.counts)
+    instance.telemetry.expose("baton_gateway_redis", gate.line.counts)
+    return gate

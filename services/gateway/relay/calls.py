@@ -52,6 +52,13 @@ class Call:
         if not self.admitted.done():
             self.admitted.set_result(None)
 
+    def spent(self) -> tuple[int, int]:
+        """Count the tokens that were worked on, of prompts and of answers, in whatever state the call is."""
+        if not self.admitted.done() or self.admitted.exception() is not None:
+            return 0, 0  # no worker ever held it
+        prompts = sum(record.prompt_tokens for record in self.records if record.request_id in self.counted)
+        return prompts, sum(record.expected for record in self.records)
+
     def finish(self, record: Record, finished: Finished) -> None:
         """Note a choice's good ending; the last one ends the call."""
         self.open.pop(record.request_id, None)

@@ -1,0 +1,189 @@
+"""The API keys that this gateway knows: looked up in Redis once, then followed by the stream of changes.
+
+Owns a bounded memory of keys and of ids that are no keys. A change is heard at once. While Redis does not answer, what is
+known goes on for `gateway.key_stale_s`; what is not known is not let in, nor called wrong.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from services.gateway.access.line import Line
+from shared import keys
+from shared.config import RedisSettings
+from shared.errors import BatonError, LinkLost
+from shared.tenancy import audit
+from shared.tenancy.api_key import ApiKey
+from shared.tenancy.register import not_older
+
+KNOWN: Final = 8192
+FRESH_S: Final = 60.0
+"""A key is read again after so long, should a change of it have been made past the register."""
+UNKNOWN_S: Final = 5.0
+"""For so long an id that is no key is not looked up again."""
+LISTEN_MS: Final = 500
+RETRY_S: Final = 0.25
+USED_S: Final = 60.0
+"""How exactly it is kept when a key was last used."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is known of one id. `sure`: nothing has changed since it was read."""
+
+    key: ApiKey | None
+    read_at: float
+    sure: bool
+    used_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since start; read at each scrape."""
+
+    lookups: int = 0
+    changes: int = 0
+    stale: int = 0  # answered from memory while Redis did not answer
+
+
+class Keyring:
+    """One per gateway. `follow` is a task of its owner."""
+
+    def __init__(self, gateway: str, line: Line, settings: RedisSettings, stale_s: float, used_sha: str) -> None:
+        self.counts = Counts()
+        self.ever = False
+        """Whether any key was ever made. Once true it stays so, whatever Redis says later."""
+        self._gateway = gateway
+        self._line = line
+        self._stale_s = stale_s
+        self._used_sha = used_sha
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._heard = "0-0"
+        self._changes = 0  # heard, or missed
+        self._in_step = False  # with the stream: an entry that is sure needs no asking
+        patience = LISTEN_MS / 1000 + min(1.0, settings.timeout_s)
+        self._client = Redis.from_url(
+            settings.url, socket_timeout=patience, socket_connect_timeout=patience, retry=Retry(NoBackoff(), 0)
+        )
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        """Return the key of an id, None where there is none. Raises LinkLost when that cannot be told now."""
+        entry = self._entries.get(key_id)
+        now = time.monotonic()
+        if entry is not None and self._holds(entry, now):
+            self._note_use(entry, now)
+            return entry.key
+        before = self._changes
+        try:
+            fields = await self._line.ask("HGETALL", keys.api_key(key_id))
+        except BatonError as error:
+            if entry is None or entry.key is None or now - entry.read_at > self._stale_s:
+                raise LinkLost("API keys cannot be checked now, since Redis does not answer; try again soon") from error
+            self.counts.stale += 1
+            return entry.key
+        self.counts.lookups += 1
+        key = ApiKey.read(key_id, fields)
+        # a change that came while the answer was under way may be newer than the answer
+        entry = Entry(key, now, before == self._changes, key.used - time.time() + now if key else 0.0)
+        self._entries[key_id] = entry
+        self._entries.move_to_end(key_id)
+        if len(self._entries) > KNOWN:
+            self._entries.popitem(last=False)
+        self.ever = self.ever or key is not None
+        self._note_use(entry, now)
+        return key
+
+    def _holds(self, entry: Entry, now: float) -> bool:
+        """Whether an entry may be used without asking."""
+        return self._in_step and entry.sure and now - entry.read_at < (FRESH_S if entry.key else UNKNOWN_S)
+
+    def _note_use(self, entry: Entry, now: float) -> None:
+        if entry.key is not None and now - entry.used_at > USED_S:
+            entry.used_at = now
+            try:
+                _ = self._line.send("EVALSHA", self._used_sha, 1, keys.api_key(entry.key.id), int(time.time()))
+            except BatonError:
+                return  # it is used often enough, or else it hardly matters
+
+    # ---- changes -----------------------------------------------------------------------------------------------------
+
+    async def catch_up(self) -> None:
+        """Learn whether keys were ever made, and from which change on to listen. Raises LinkLost."""
+        try:
+            await self._look()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise LinkLost(f"Redis does not answer ({error}); whether keys are asked for is not known") from error
+
+    async def follow(self) -> None:
+        """Hear of changes, for ever."""
+        while True:
+            try:
+                if not self._in_step:
+                    await self._look()
+                for _, entries in _pairs(await self._client.xread({keys.API_KEYS: self._heard}, block=LISTEN_MS)):
+                    self._take(entries)
+                    await self._client.hset(keys.KEYS_HEARD, self._gateway, self._heard)
+                newest = await self._newest()
+                if newest != self._heard and not not_older(newest, self._heard):
+                    self._doubt()  # Redis was flushed, or an older copy of it answers
+            except (RedisError, OSError, TimeoutError) as error:
+                if self._in_step:
+                    log.warning("changes of keys are not heard now", extra={"error": str(error)})
+                self._doubt()
+                await asyncio.sleep(RETRY_S)
+
+    async def close(self) -> None:
+        """Hang up, and let nobody wait for this gateway to hear of changes."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._client.hdel(keys.KEYS_HEARD, self._gateway)
+        await self._client.aclose()
+
+    async def _look(self) -> None:
+        """Begin at the newest change; whatever was known before it is doubtful."""
+        newest = await self._newest()
+        self._changes += 1
+        for entry in self._entries.values():
+            entry.sure = False
+        self._heard, self._in_step = newest, True
+        if newest != "0-0":
+            self.ever = True
+            await self._client.hset(keys.KEYS_HEARD, self._gateway, newest)
+
+    async def _newest(self) -> str:
+        found: Any = await self._client.xrevrange(keys.API_KEYS, count=1)
+        return str(found[0][0].decode()) if found else "0-0"
+
+    def _take(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
+        for name, fields in entries:
+            said = {key.decode(): value.decode() for key, value in fields.items()}
+            self.ever = True
+            self.counts.changes += 1
+            self._changes += 1
+            self._entries.pop(said.get("id", ""), None)
+            self._heard = name.decode()
+            audit.note(f"key.{said.get('what', 'changed')}", key=said.get("id", ""), tenant=said.get("tenant", ""))
+
+    def _doubt(self) -> None:
+        """Ask for every key again: changes may have been missed."""
+        self._in_step = False
+        self._changes += 1
+
+
+def _pairs(reply: Any) -> list[tuple[Any, list[tuple[bytes, dict[bytes, bytes]]]]]:  # noqa: ANN401  a reply
+    """Take the answer to XREAD, whose form is the protocol version's: nothing, a list or a map."""
+    if not reply:
+        return []
+    if isinstance(reply, dict):
+        return [(name, [pair for part in parts for pair in part]) for name, parts in reply.items()]
+    return list(reply)

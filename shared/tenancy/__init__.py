@@ -1,0 +1,1 @@
+"""API keys: their form, where they are kept, and what is logged of them. Imports no service."""
