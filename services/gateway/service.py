@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
-from services.gateway.access.gate import Gate
+from services.gateway.access.gate import open_gate
 from services.gateway.desk import Desk
 from services.gateway.http.entrance import HttpEntrance
 from services.gateway.http.server import listen
@@ -70,7 +70,7 @@ class Gateway:
             max_streams=config.gateway.max_streams,
         )
         stack.callback(self._relay.stop)
-        gate = Gate(config.gateway)
+        gate = await open_gate(instance, stack)
         self._desk = Desk(
             self._relay, scenarios, gate, settings=config.gateway, metrics=metrics, tracer=instance.telemetry.tracer
         )
