@@ -127,6 +127,8 @@ async def _start(
     stack.push_async_callback(instance.discharge)
     telemetry.expose("baton_bus", bus.stats)
     telemetry.expose("baton_instance", instance.stats)
+    loop = asyncio.get_running_loop()
+    telemetry.gauge("baton_instance_tasks", "tasks on the event loop", lambda: len(asyncio.all_tasks(loop)))
     health = HealthServer(telemetry, instance.why_not_ready)
     stack.push_async_callback(health.close)
     settings = config.instance

@@ -76,6 +76,7 @@ class Metrics:
         self.in_flight = Gauge("baton_gateway_in_flight", "client requests being answered", registry=registry)
         self.streams = Gauge("baton_gateway_streams", "choices not ended yet", registry=registry)
         self.waiting = Gauge("baton_gateway_waiting", "choices without a worker", ["scenario"], registry=registry)
+        self.held = Gauge("baton_gateway_held", "what open requests keep in memory", ["kind"], registry=registry)
         self.attempts = Counter("baton_gateway_attempts", "offers made", ["scenario", "cause"], registry=registry)
         self.withdrawn = Counter(
             "baton_gateway_withdrawn", "attempts cancelled", ["scenario", "cause"], registry=registry

@@ -83,6 +83,9 @@ class Gateway:
     def _observe(self, metrics: Metrics, scenarios: Scenarios) -> None:
         metrics.in_flight.set_function(lambda: self._desk.in_flight)
         metrics.streams.set_function(lambda: len(self._relay))
+        metrics.held.labels("stream").set_function(lambda: len(self._relay.records))
+        metrics.held.labels("request").set_function(lambda: self._dispatcher.open)
+        metrics.held.labels("nats call").set_function(lambda: len(self._nats))
         for scenario in scenarios:
             metrics.waiting.labels(scenario.name).set_function(partial(self._dispatcher.waiting, scenario.name))
 

@@ -51,7 +51,12 @@ class NatsEntrance:
         self._bus = bus
         self._desk = desk
         self._tasks = tasks
+        self._open = 0
         self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(OUTBOX)
+
+    def __len__(self) -> int:
+        """Calls of NATS clients that have not ended."""
+        return self._open
 
     def listen(self, scenario: str) -> Callable[[Delivery], None]:
         """Make the handler of one scenario's subject."""
@@ -85,6 +90,7 @@ class NatsEntrance:
 
     async def _serve(self, scenario: str, delivery: Delivery) -> None:
         """Answer one request; every way out is a reply."""
+        self._open += 1
         try:
             with self._desk.place():
                 await self._answer(scenario, delivery)
@@ -93,6 +99,8 @@ class NatsEntrance:
         except Exception as error:
             log.exception("a NATS request failed inside the gateway")
             self._refuse(delivery.reply, BatonError(str(error)))
+        finally:
+            self._open -= 1
 
     def _refuse(self, subject: str, error: BatonError) -> None:
         self.counts.refused += 1
