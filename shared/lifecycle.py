@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from prometheus_client import Gauge
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -128,7 +129,8 @@ async def _start(
     telemetry.expose("baton_bus", bus.stats)
     telemetry.expose("baton_instance", instance.stats)
     loop = asyncio.get_running_loop()
-    telemetry.gauge("baton_instance_tasks", "tasks on the event loop", lambda: len(asyncio.all_tasks(loop)))
+    tasks = Gauge("baton_instance_tasks", "tasks on the event loop", registry=telemetry.registry)
+    tasks.set_function(lambda: len(asyncio.all_tasks(loop)))  # a scrape may come from another thread
     health = HealthServer(telemetry, instance.why_not_ready)
     stack.push_async_callback(health.close)
     settings = config.instance

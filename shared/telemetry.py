@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Final
 
@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -101,10 +101,6 @@ class Telemetry:
     def expose(self, prefix: str, stats: object) -> None:
         """Show the whole-number fields of a dataclass as counters, read at each scrape: counting costs an addition."""
         self.registry.register(_Fields(prefix, stats))
-
-    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Show a number that is read at each scrape, perhaps in another thread."""
-        Gauge(name, text, registry=self.registry).set_function(value)
 
     def exposition(self) -> bytes:
         """Render every metric in Prometheus' text format."""

@@ -109,11 +109,6 @@ def reason(error: BatonError) -> str:
     return (error.reason if isinstance(error, Unavailable | Refused) else "") or str(error.code)
 
 
-def reason(error: BatonError) -> str:
-    """Say what exactly stood in the way."""
-    return (error.reason if isinstance(error, Unavailable | Refused) else "") or str(error.code)
-
-
 def _wait_s(error: BatonError) -> int:
     seconds = error.retry_after_s if isinstance(error, Unavailable | Refused) else 1.0
     return min(MAX_RETRY_AFTER_S, max(1, math.ceil(seconds)))

@@ -53,6 +53,11 @@ class KvReceiver(Protocol):
         """Where senders may push, best first."""
         ...
 
+    @property
+    def expected(self) -> int:
+        """Pushes granted, moving, or arrived and not taken yet."""
+        ...
+
     def expect(self, key: str, nbytes: int, deadline_ms: int) -> Expected:
         """Reserve staging for one push. `key` is `wire.push_key(request_id, attempt)`: the sender's opening repeats it.
 
