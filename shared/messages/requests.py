@@ -40,6 +40,7 @@ class Stopping(Value, frozen=True):
     stop: list[str] = []
     stop_token_ids: list[int] = []
     ignore_eos: bool = False
+    shown_token_ids: list[int] = []  # special tokens whose text is shown: the marks of tool calls
 
 
 class Request(Value, frozen=True):

@@ -58,12 +58,20 @@ class ModelFiles:
     def chat_template(self) -> str:
         """From its own file, or from tokenizer_config.json: a text, or several with names."""
         path = self.directory / "chat_template.jinja"
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8") if path.is_file() else self._named_template("default")
+
+    def tool_template(self) -> str:
+        """The second template of models that have one for conversations with functions."""
+        path = self.directory / "additional_chat_templates" / "tool_use.jinja"
+        return path.read_text(encoding="utf-8") if path.is_file() else self._named_template("tool_use")
+
+    def _named_template(self, name: str) -> str:
         template = self._tokenizer.get("chat_template")
         if isinstance(template, list):
             named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-            template = named.get("default")
+            template = named.get(name)
+        elif name != "default":
+            return ""
         return template if isinstance(template, str) else ""
 
     def default_stop(self) -> tuple[str, ...]:

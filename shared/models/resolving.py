@@ -57,6 +57,7 @@ def _simulated(model: str, engine_options: Mapping[str, Any]) -> ModelSpec:
         bos_id=files.bos_id(),
         eos_ids=files.eos_ids(),
         chat_template=files.chat_template(),
+        tool_template=files.tool_template(),
         tokenizer_path=path,
         clock=clock,
     )
@@ -80,6 +81,7 @@ def _read(directory: Path, name: str, engine_options: Mapping[str, Any]) -> Mode
         bos_id=files.bos_id(),
         eos_ids=files.eos_ids(),
         chat_template=files.chat_template(),
+        tool_template=files.tool_template(),
         tokenizer_path=tokenizer,
         default_stop=files.default_stop(),
         sampling=files.sampling(),

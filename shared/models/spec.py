@@ -25,4 +25,5 @@ class ModelSpec:
     """Chats only: the gateway adds these to the client's stop strings, because the model has no token to end a turn."""
     sampling: Mapping[str, float] = field(default_factory=dict)
     """The model's own defaults for what a client leaves open, by the names of `shared.messages.Sampling`."""
+    tool_template: str = ""  # a second template, for conversations with functions; empty: the first serves them too
     clock: bool = False  # streams show the time at which each token became text

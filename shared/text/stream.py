@@ -7,6 +7,7 @@ A stop string matches at the first character that completes one; where several e
 """
 
 from codecs import getincrementaldecoder
+from collections.abc import Callable
 from typing import Final
 
 from shared.messages import Stopping
@@ -21,7 +22,7 @@ class TextStream:
     __slots__ = ("_count", "_decoder", "_finders", "_first", "_held", "_min_tokens", "_shown", "matched")
 
     def __init__(self, tokenizer: Tokenizer, stopping: Stopping, generated: list[int]) -> None:
-        self._shown = tokenizer.shown
+        self._shown = _showing(tokenizer, stopping.shown_token_ids) if stopping.shown_token_ids else tokenizer.shown
         self._decoder = _UTF8("replace")
         self._finders = [_Finder(stop) for stop in dict.fromkeys(stopping.stop) if stop]
         self._first = frozenset(finder.stop[0] for finder in self._finders)
@@ -65,6 +66,12 @@ class TextStream:
         keep = max(finder.length for finder in self._finders)
         self._held = whole[len(whole) - keep :]
         return whole[: len(whole) - keep]
+
+
+def _showing(tokenizer: Tokenizer, wanted: list[int]) -> Callable[[int], bytes]:
+    """What tokens add to a text that shows some special tokens by their names."""
+    names = {token: tokenizer.piece(token)[1] for token in wanted}
+    return lambda token: names.get(token) or tokenizer.shown(token)
 
 
 class _Finder:

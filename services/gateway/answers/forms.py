@@ -131,7 +131,7 @@ async def _shape(asked: ChatRequest | CompletionRequest, call_id: str, scenario:
     include = bool(asked.stream_options and asked.stream_options.include_usage)
     known = (call_id, int(time.time()), scenario.name, include)
     if isinstance(asked, ChatRequest):
-        return ChatShape(*known)
+        return ChatShape(*known, calling=bool(asked.tools) and asked.tool_choice != "none")
     return CompletionShape(*known, echoes=await _echoes(asked, scenario))
 
 

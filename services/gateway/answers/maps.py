@@ -12,6 +12,7 @@ from services.gateway.answers.counted import Count
 from services.gateway.answers.shapes import ChatShape, Usage
 from services.gateway.answers.whole import Collected
 from services.gateway.relay.record import Sink
+from services.gateway.tools.said import CallPiece
 from shared.errors import Overloaded
 from shared.messages import Finish, Logprobs
 
@@ -40,10 +41,20 @@ class NatsChoice:
         if logprobs is not None:
             self._pending.append(logprobs)
         if text:
-            for one in self._pending:
-                self._around.add(one)
-            self._pending.clear()
-            self._piece(index, {"i": self._due, "text": text, "logprobs": (self._around.take() or {}).get("content")})
+            self._piece(index, {"i": self._due, "text": text, "logprobs": self._waiting_logprobs()})
+
+    def calls(self, index: int, text: str, calls: list[CallPiece]) -> None:
+        """Send pieces of calls, with the words before them and the logprobs that wait."""
+        piece = {"i": self._due, "text": text, "tool_calls": [one.delta() for one in calls]}
+        if self._pending:
+            piece["logprobs"] = self._waiting_logprobs()
+        self._piece(index, piece)
+
+    def _waiting_logprobs(self) -> list[dict[str, Any]] | None:
+        for one in self._pending:
+            self._around.add(one)
+        self._pending.clear()
+        return (self._around.take() or {}).get("content")
 
     def finish(self, reason: Finish) -> None:
         """Keep the reason for the last map."""
@@ -135,6 +146,10 @@ class NatsAnswer:
                 last["logprobs"] = collected[0].logprobs["content"]
             if len(collected) > 1:
                 last["texts"] = [echo + one.text for echo, one in zip(before, collected, strict=True)]
+            if any(one.calls for one in collected):
+                last["tool_calls"] = [call.whole() for call in collected[0].calls]
+                if len(collected) > 1:
+                    last["tool_calls_of"] = [[call.whole() for call in one.calls] for one in collected]
         self._send(last)
 
     def _piece(self, piece: dict[str, Any]) -> None:

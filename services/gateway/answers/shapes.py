@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
+from services.gateway.tools.said import CallPiece
 from shared.messages import Finish, Logprobs, TokenLogprob
 
 LEAST: Final = -9999.0
@@ -42,6 +43,7 @@ class Whole:
     text: str
     reason: Finish
     logprobs: dict[str, Any] | None = None
+    calls: list[CallPiece] = field(default_factory=list)
 
 
 class Around(Protocol):
@@ -166,15 +168,16 @@ def _cut(chunk: bytes) -> tuple[bytes, bytes]:
     return before, after
 
 
+@dataclass(frozen=True, slots=True)
 class ChatShape(_Answer):
     """POST /v1/chat/completions."""
 
-    __slots__ = ()
-    kind: Final = "chat.completion.chunk"
+    kind: ClassVar = "chat.completion.chunk"
+    calling: bool = False  # functions may be called: there may be no text at all
 
     def opening(self, choice: int) -> bytes | None:
         """Make the chunk that names the role, with which a client knows that its request was admitted."""
-        return self._delta(choice, {"role": "assistant", "content": ""})
+        return self._delta(choice, {"role": "assistant", "content": None if self.calling else ""})
 
     def around(self, choice: int) -> tuple[bytes, bytes]:
         """Cut a chunk where its text stands."""
@@ -183,6 +186,11 @@ class ChatShape(_Answer):
     def piece(self, choice: int, text: str, logprobs: dict[str, Any] | None) -> bytes:
         """Make a chunk with logprobs."""
         return self._delta(choice, {"content": text}, logprobs=logprobs)
+
+    def calls(self, choice: int, text: str, calls: list[CallPiece], logprobs: dict[str, Any] | None) -> bytes:
+        """Make a chunk with pieces of calls, and the words before them."""
+        delta: dict[str, Any] = {"content": text} if text else {}
+        return self._delta(choice, {**delta, "tool_calls": [one.delta() for one in calls]}, logprobs=logprobs)
 
     def closing(self, choice: int, reason: Finish) -> bytes:
         """Make the chunk that says why the choice ended."""
@@ -197,7 +205,7 @@ class ChatShape(_Answer):
         made = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": one.text, "refusal": None},
+                "message": _message(one),
                 "logprobs": one.logprobs,
                 "finish_reason": one.reason,
             }
@@ -219,6 +227,13 @@ class ChatShape(_Answer):
     ) -> bytes:
         one = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return self._chunk(self.kind, [one])
+
+
+def _message(one: Whole) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": one.text, "refusal": None}
+    if one.calls:
+        message |= {"content": one.text or None, "tool_calls": [call.whole() for call in one.calls]}
+    return message
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ may leave unsent. Each choice's events are preformatted; a token adds its number
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from services.gateway.answers.shapes import Shape, Usage, encode
+from services.gateway.answers.shapes import ChatShape, Shape, Usage, encode
 from services.gateway.refusals import as_json
+from services.gateway.tools.said import CallPiece
 from shared.errors import BatonError
 from shared.messages import Finish, Logprobs
 
@@ -184,6 +185,12 @@ class SseChoice:
         if text:
             self._piece(index, text)
 
+    def calls(self, index: int, text: str, calls: list[CallPiece]) -> None:
+        """Write pieces of calls, with the words before them and the logprobs that wait."""
+        assert isinstance(self._shape, ChatShape)  # noqa: S101  functions belong to chats
+        self._last = index
+        self._event(index, self._shape.calls(self._choice, text, calls, self._waiting_logprobs()))
+
     def finish(self, reason: Finish) -> None:
         """Write why the choice ended. Logprobs of tokens that a stop swallowed are swallowed too."""
         if self._pending and reason is not Finish.STOP:
@@ -191,11 +198,14 @@ class SseChoice:
         self._event(self._last + 1, self._shape.closing(self._choice, reason))
 
     def _piece(self, index: int, text: str) -> None:
+        self._last = index
+        self._event(index, self._shape.piece(self._choice, text, self._waiting_logprobs()))
+
+    def _waiting_logprobs(self) -> dict[str, Any] | None:
         for one in self._pending:
             self._around.add(one)
         self._pending.clear()
-        self._last = index
-        self._event(index, self._shape.piece(self._choice, text, self._around.take()))
+        return self._around.take()
 
     def _event(self, index: int, body: bytes) -> None:
         self._stream.event(b"id: %b:%d\ndata: %b\n\n" % (self._id, index, body))

@@ -4,16 +4,18 @@ Owns the text of each choice until it is complete.
 """
 
 from services.gateway.answers.shapes import Shape, Usage, Whole
+from services.gateway.tools.said import CallPiece
 from shared.messages import Finish, Logprobs
 
 
 class Collected:
     """One choice, growing; a record's sink."""
 
-    __slots__ = ("_pending", "_shown", "_texts", "reason")
+    __slots__ = ("_calls", "_pending", "_shown", "_texts", "reason")
 
     def __init__(self) -> None:
         self.reason: Finish | None = None
+        self._calls: list[CallPiece] = []
         self._texts: list[str] = []
         self._shown: list[Logprobs] = []
         self._pending: list[Logprobs] = []
@@ -31,6 +33,14 @@ class Collected:
             self._shown += self._pending
             self._pending = []
 
+    def calls(self, index: int, text: str, calls: list[CallPiece]) -> None:
+        """Keep calls, each of them whole, and the words before them."""
+        if text:
+            self.text(index, text)
+        self._calls += calls
+        self._shown += self._pending
+        self._pending = []
+
     def finish(self, reason: Finish) -> None:
         """Complete the choice. Logprobs of tokens that a stop swallowed are swallowed too."""
         self.reason = reason
@@ -42,7 +52,7 @@ class Collected:
         around = shape.logprobs()
         for one in self._shown:
             around.add(one)
-        return Whole("".join(self._texts), self.reason or Finish.STOP, around.take())
+        return Whole("".join(self._texts), self.reason or Finish.STOP, around.take(), self._calls)
 
 
 class WholeAnswer:

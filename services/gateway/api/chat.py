@@ -1,39 +1,21 @@
 """Chat completions, as clients ask for them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from msgspec import Meta
 
+from services.gateway.api.messages import ChatMessage, RefusalPart, TextPart, check_turns
 from services.gateway.api.parameters import Natural, Parameters
+from services.gateway.api.structure import Demanded, ResponseFormat, of_format
+from services.gateway.api.tools import MOST_TOOLS, FunctionTool, ToolChoice, allowed
 from shared.errors import BadRequest
 
+__all__ = ["ChatMessage", "ChatRequest", "RefusalPart", "TextPart"]
 
-class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="text", tag_field="type"):
-    """The one kind of content part that a text model reads."""
+_OURS: Final = ("messages", "tools", "bos_token", "eos_token", "documents")
+"""Names of the chat template's that only this server may set."""
 
-    text: str
-
-
-class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One turn of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
-    name: Annotated[str, Meta(max_length=256)] | None = None
-
-    @property
-    def text(self) -> str:
-        """The content as one string; parts are joined by line ends."""
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
-        return self.content or ""
-
-
-class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Only free text for now."""
-
-    type: Literal["text"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
 class ChatRequest(Parameters, frozen=True, kw_only=True):
@@ -43,14 +25,43 @@ class ChatRequest(Parameters, frozen=True, kw_only=True):
     max_completion_tokens: Natural | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    chat_template_kwargs: Annotated[dict[str, Any], Meta(max_length=64)] | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Any], Meta(max_length=0)] | None = None
-    tool_choice: Literal["none"] | None = None
+    tools: Annotated[list[FunctionTool], Meta(max_length=MOST_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None  # says nothing where there are no tools
+    # for the chat template; what it has no place for is refused
+    chat_template_kwargs: Annotated[dict[str, Any], Meta(max_length=64)] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    reasoning_effort: Effort | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    # accepted where they ask for what is done anyway
+    modalities: Annotated[list[Literal["text"]], Meta(min_length=1, max_length=1)] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    prompt_cache_key: Annotated[str, Meta(max_length=512)] | None = None
+
+    def demands(self) -> list[Demanded]:
+        """See Parameters."""
+        return of_format(self.response_format) + super().demands()
 
     def check(self) -> None:
         """Apply the rules that hold between fields. Raises BadRequest."""
         super().check()
         if self.top_logprobs is not None and not self.logprobs:
             raise BadRequest("top_logprobs is only allowed with logprobs: true", "top_logprobs")
+        check_turns(self.messages)
+        allowed(self.tools or [], self.tool_choice)
+        for name in _OURS:
+            if name in (self.chat_template_kwargs or {}):
+                param = f"chat_template_kwargs.{name}"
+                raise BadRequest(f"'{param}' cannot be set here", param)
+        if self.continue_final_message:
+            self._check_continued()
+
+    def _check_continued(self) -> None:
+        param = "continue_final_message"
+        if self.add_generation_prompt:
+            raise BadRequest("continue_final_message and add_generation_prompt exclude each other", param)
+        last = self.messages[-1]
+        if last.role != "assistant" or last.tool_calls or not last.text.strip():
+            raise BadRequest("continue_final_message needs words of the assistant's as the last message", param)

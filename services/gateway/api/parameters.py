@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from services.gateway.api.structure import Demanded, Schema, StructuredOutputs, Words, of_outputs, only_one
 from shared.errors import BadRequest
 
 MAX_CHOICES: Final = 128
@@ -54,11 +55,24 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     priority: Annotated[int, Meta(ge=-100, le=100)] | None = None
     timeout: Seconds | None = None  # for the whole answer; the scenario's own time, where that is less
+    # forms of the text in vLLM's words; at most one
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Schema | None = None
+    guided_regex: str | None = None
+    guided_choice: Words | None = None
+    guided_grammar: str | None = None
     # accepted for the client's own books; nothing here depends on them
     user: Annotated[str, Meta(max_length=512)] | None = None
     safety_identifier: Annotated[str, Meta(max_length=512)] | None = None
     metadata: Metadata | None = None
-    store: bool | None = None
+    store: bool | None = None  # nothing is stored, whatever it says
+
+    def demands(self) -> list[Demanded]:
+        """What the text must be. Raises BadRequest."""
+        guided = StructuredOutputs(
+            json=self.guided_json, regex=self.guided_regex, choice=self.guided_choice, grammar=self.guided_grammar
+        )
+        return of_outputs(self.structured_outputs, "structured_outputs.") + of_outputs(guided, "guided_")
 
     @property
     def choices(self) -> int:
@@ -71,3 +85,4 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             raise BadRequest("stream_options is only allowed with stream: true", "stream_options")
         if self.min_tokens and self.min_tokens > (self.max_tokens or self.min_tokens):
             raise BadRequest("min_tokens is greater than max_tokens", "min_tokens")
+        only_one(self.demands())

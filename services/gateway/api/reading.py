@@ -10,12 +10,11 @@ from services.gateway.api.responses import ResponsesRequest
 from shared.errors import BadRequest
 
 _UNSUPPORTED_NAMES: Final = (
-    "audio background cache_salt continue_final_message documents function_call functions guided_json guided_regex "
-    "guided_choice guided_grammar include_stop_str_in_output input instructions length_penalty modalities "
-    "mm_processor_kwargs prediction prompt_cache_key prompt_logprobs reasoning reasoning_effort service_tier "
-    "skip_special_tokens spaces_between_special_tokens structured_outputs tool_calls tool_call_id "
-    "truncate_prompt_tokens use_beam_search verbosity web_search_options add_generation_prompt chat_template "
-    "context_management moderation"
+    "audio background cache_salt chat_template context_management documents echo function_call functions "
+    "include_reasoning include_stop_str_in_output input instructions length_penalty mm_processor_kwargs moderation "
+    "prediction prompt_cache_options prompt_cache_retention prompt_logprobs reasoning skip_special_tokens "
+    "spaces_between_special_tokens structural_tag truncate_prompt_tokens use_beam_search web_search_options "
+    "whitespace_pattern"
 )
 UNSUPPORTED: Final = frozenset(_UNSUPPORTED_NAMES.split())
 """Names other servers know and this one does not honour: told apart from a misspelling."""
@@ -68,8 +67,6 @@ def _fault(message: str) -> BadRequest:
         return BadRequest(f"Missing required parameter: '{name}'", name)
     if message.startswith("Expected `null`"):
         return BadRequest(f"Unsupported parameter: '{where}'", where)
-    if where.split(".")[0] in ("tools", "tool_choice", "response_format"):
-        return BadRequest(f"Unsupported parameter: '{where}' has a value this server does not support yet", where)
     return BadRequest(
         f"Invalid value for '{where}': {message}" if where else f"Invalid request: {message}", where or None
     )

@@ -11,7 +11,9 @@ from typing import Any, Final, TypeVar
 
 from services.gateway.api.chat import ChatMessage
 from services.gateway.api.tokens import TokenizeRequest
-from services.gateway.prompts.template import ChatTemplate
+from services.gateway.prompts.template import ChatTemplate, up_to_last
+from services.gateway.prompts.turns import Turn, in_words, turns_of
+from services.gateway.tools.formats import choose
 from shared.errors import BadRequest, ContextTooLong
 from shared.messages import MAX_TOKENS_BYTES
 from shared.models import ModelSpec
@@ -28,37 +30,62 @@ MAX_CHARS_PER_TOKEN: Final = 128
 class Prompter:
     """Makes the tokens of one scenario's prompts. `close` ends its threads."""
 
-    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, spec: ModelSpec, tokenizer: Tokenizer, threads: ThreadPoolExecutor, *, tool_format: str = "auto"
+    ) -> None:
         self.context = min(spec.context, MAX_TOKENS_BYTES // 4)
         self.spec = spec
         self.tokenizer = tokenizer
         self._threads = threads
         bos = "" if spec.bos_id is None else tokenizer.piece(spec.bos_id)[0]
         eos = tokenizer.piece(min(spec.eos_ids))[0] if spec.eos_ids else ""
-        self._template = ChatTemplate(spec.chat_template, bos=bos, eos=eos)
+        self.template = ChatTemplate(spec.chat_template, bos=bos, eos=eos)
+        # some models have a second template, for conversations with functions
+        self._tools = ChatTemplate(spec.tool_template, bos=bos, eos=eos) if spec.tool_template else self.template
+        self.form = choose(tool_format, spec.tool_template or spec.chat_template, self._special)
 
-    async def chat(self, messages: list[ChatMessage], extra: dict[str, Any] | None) -> list[int]:
-        """Tokens of a conversation after the chat template. Raises BadRequest, ContextTooLong."""
-        turns = [
-            {"role": "system" if m.role == "developer" else m.role, "content": m.text}
-            | ({"name": m.name} if m.name else {})
-            for m in messages
-        ]
-        length = sum(len(turn["content"]) for turn in turns)
+    async def chat(
+        self,
+        messages: list[ChatMessage],
+        extra: dict[str, Any] | None,
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        continued: bool = False,
+    ) -> list[int]:
+        """Tokens of a conversation after the chat template. Raises BadRequest, ContextTooLong.
+
+        `continued`: the model goes on with the last message.
+        """
+        template, turns = self._turns(messages, tools or [])
+        length = sum(len(turn["content"]) for turn in turns) + sum(len(str(tool)) for tool in tools or ())
         self._refuse_hopeless(length, "messages")
 
         def work() -> list[int]:
+            text = template.render(turns, extra or {}, tools=tools)
             # the template writes the special tokens itself
-            return self.tokenizer.encode(self._template.render(turns, extra or {}), special=False)
+            return self.tokenizer.encode(up_to_last(text, messages[-1].text) if continued else text, special=False)
 
-        return self._usable(await self._run(work, length), "messages")
+        return self._usable(await self.run(work, length), "messages")
+
+    def _turns(self, messages: list[ChatMessage], tools: list[dict[str, Any]]) -> tuple[ChatTemplate, list[Turn]]:
+        """Choose the template, and say the conversation as it reads it."""
+        if not tools and not any(message.tool_calls or message.role == "tool" for message in messages):
+            return self.template, turns_of(messages, self.form)
+        if self._tools.knows("tools"):
+            return self._tools, turns_of(messages, self.form)
+        return self.template, in_words(messages, self.form, tools)
+
+    def _special(self, text: str) -> int | None:
+        """The id of a special token, whose text streams do not show."""
+        tokens = self.tokenizer.encode(text, special=False)
+        return tokens[0] if len(tokens) == 1 and not self.tokenizer.shown(tokens[0]) else None
 
     async def text(self, prompt: str | list[int], *, special: bool = True) -> list[int]:
         """Tokens of a completion's prompt, which may be tokens already. Raises BadRequest, ContextTooLong."""
         if isinstance(prompt, list):
             return self.tokens(prompt, "prompt")
         self._refuse_hopeless(len(prompt), "prompt")
-        tokens = await self._run(lambda: self.tokenizer.encode(prompt, special=special), len(prompt))
+        tokens = await self.run(lambda: self.tokenizer.encode(prompt, special=special), len(prompt))
         return self._usable(tokens, "prompt")
 
     async def count(self, asked: TokenizeRequest) -> list[int]:
@@ -72,7 +99,7 @@ class Prompter:
     async def words(self, tokens: list[int], param: str = "tokens") -> str:
         """Text of tokens. Raises BadRequest for one that is not in the vocabulary."""
         self.tokens(tokens, param)
-        return await self._run(lambda: self.tokenizer.decode(tokens), len(tokens))
+        return await self.run(lambda: self.tokenizer.decode(tokens), len(tokens))
 
     def tokens(self, tokens: list[int], param: str) -> list[int]:
         """Check that a client's tokens exist in the vocabulary."""
@@ -95,7 +122,8 @@ class Prompter:
             )
         return wanted
 
-    async def _run(self, work: Callable[[], T], length: int) -> T:
+    async def run(self, work: Callable[[], T], length: int) -> T:
+        """Do work on a text: at once where it is short, else in a thread."""
         if length <= OFF_LOOP_CHARS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -84,7 +84,7 @@ def _open(name: str, settings: ScenarioSettings, threads: ThreadPoolExecutor) ->
     return Scenario(
         name=name,
         model=spec.name,
-        prompter=Prompter(spec, open_tokenizer(spec), threads),
+        prompter=Prompter(spec, open_tokenizer(spec), threads, tool_format=settings.tool_format),
         queue_s=settings.queue_timeout_s,
         first_token_s=min(settings.request_timeout_s, max(allowance_s, 2 * settings.queue_timeout_s)),
         timeout_s=settings.request_timeout_s,

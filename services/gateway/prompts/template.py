@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -40,8 +40,15 @@ def _raise(message: str) -> None:
     raise _TemplateRefused(message)
 
 
-def _to_json(value: object, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)  # jinja's own filter escapes for HTML
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002  templates pass these by place, as Hugging Face has them
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
+    # jinja's own filter escapes for HTML
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _strftime_now(form: str) -> str:
@@ -62,14 +69,33 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = _strftime_now
         self._template = environment.from_string(source or PLAIN)
+        self._variables = meta.find_undeclared_variables(environment.parse(source or PLAIN))
         self._tokens = {"bos_token": bos, "eos_token": eos}
 
-    def render(self, messages: list[dict[str, str]], extra: dict[str, Any]) -> str:
+    def knows(self, variable: str) -> bool:
+        """Whether the template looks at a variable."""
+        return variable in self._variables
+
+    def render(
+        self, messages: list[dict[str, Any]], extra: dict[str, Any], *, tools: list[dict[str, Any]] | None = None
+    ) -> str:
         """Render the prompt up to where the assistant speaks. Raises BadRequest with the template's own complaint."""
         given = {"add_generation_prompt": True, **extra}
         try:
-            return self._template.render(messages=messages, **given, **self._tokens)
+            return self._template.render(messages=messages, tools=tools or None, **given, **self._tokens)
         except _TemplateRefused as error:
             raise BadRequest(f"the model's chat template refuses these messages: {error}", "messages") from None
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             raise BadRequest(f"the model's chat template cannot render these messages: {error}", "messages") from None
+
+
+def up_to_last(rendered: str, words: str) -> str:
+    """Cut a rendered conversation behind its last words, so that the model goes on with them. Raises BadRequest."""
+    trimmed = words.strip()
+    place = rendered.rfind(trimmed)
+    if place < 0:
+        param = "continue_final_message"
+        raise BadRequest("the model's chat template changes the last message, so that it cannot go on", param)
+    whole = words.lstrip()
+    end = len(whole) if rendered.startswith(whole, place) else len(trimmed)
+    return rendered[: place + end]

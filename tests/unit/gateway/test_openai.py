@@ -51,10 +51,10 @@ def completion(**fields: Any) -> CompletionRequest:
         ({"messages": [{"role": "robot", "content": "hello"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tool_choice": "auto"}, "tool_choice"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type"),
-        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"response_format": {"type": "grammar"}}, "response_format.type"),
+        ({"web_search_options": {}}, "web_search_options"),
         ({"temprature": 1}, "temprature"),
     ],
 )
@@ -86,12 +86,12 @@ def test_a_bad_parameter_of_a_completion_is_refused_by_name(fields: dict[str, An
 
 
 def test_a_known_name_that_is_not_served_is_told_apart_from_a_misspelling() -> None:
-    with pytest.raises(BadRequest, match="Unsupported parameter: 'reasoning_effort'"):
-        chat(reasoning_effort="low")
-    with pytest.raises(BadRequest, match="Unknown parameter: 'reasoning_efort'"):
-        chat(reasoning_efort="low")
-    with pytest.raises(BadRequest, match="Unsupported parameter: 'tools'"):
-        chat(tools=[{"type": "function"}])
+    with pytest.raises(BadRequest, match="Unsupported parameter: 'web_search_options'"):
+        chat(web_search_options={})
+    with pytest.raises(BadRequest, match="Unknown parameter: 'web_search_option'"):
+        chat(web_search_option={})
+    with pytest.raises(BadRequest, match=r"Unsupported parameter: 'messages\[0\].function_call'"):
+        chat(messages=[{"role": "assistant", "content": "", "function_call": {}}])
 
 
 @pytest.mark.parametrize(

@@ -156,4 +156,4 @@ async def test_what_would_not_fit_into_a_message_is_refused(prompter: Prompter) 
         await plan_chat(chat(min_tokens=60), prompter)
     prompter.tokenizer.vocabulary = 2**31  # type: ignore[misc]
     with pytest.raises(TooLarge):
-        await plan_chat(chat(logit_bias={2**30 + k: 1.5 for k in range(6000)}), prompter)
+        await plan_chat(chat(logit_bias={2**30 + k: 1.5 for k in range(9000)}), prompter)

@@ -1,0 +1,65 @@
+"""Between a record and the answer's own sink: finds the calls in a choice's text.
+
+Only requests with functions pay for it; others have no such sink.
+"""
+
+from typing import Protocol
+
+from services.gateway.relay.record import Sink
+from services.gateway.tools.parser import Parser
+from services.gateway.tools.said import CallPiece, Said
+from shared.messages import Finish, Logprobs
+
+
+class CallSink(Sink, Protocol):
+    """A sink of an answer that can show calls."""
+
+    def calls(self, index: int, text: str, calls: list[CallPiece]) -> None:
+        """Show pieces of calls, and the text before them; `index` is the last token that they come from."""
+        ...
+
+
+class ParsedChoice:
+    """One choice whose text may hold calls; a record's sink."""
+
+    __slots__ = ("_inner", "_last", "_parser", "_rich")
+
+    def __init__(self, inner: CallSink, parser: Parser) -> None:
+        self._inner = inner
+        self._parser = parser
+        self._last = -1
+        self._rich = False  # tokens come with their logprobs
+
+    def text(self, index: int, text: str) -> None:
+        """Show what can be told so far."""
+        self._last = index
+        said = self._parser.feed(text)
+        if said.calls:
+            self._inner.calls(index, said.text, said.calls)
+        elif said.text:
+            self._inner.text(index, said.text)
+
+    def token(self, index: int, text: str, logprobs: Logprobs | None) -> None:
+        """Show what can be told so far; logprobs go with the words or the call that their token belongs to."""
+        self._last, self._rich = index, True
+        said = self._parser.feed(text)
+        self._inner.token(index, "" if said.calls else said.text, logprobs)
+        if said.calls:
+            self._inner.calls(index, said.text, said.calls)
+
+    def finish(self, reason: Finish) -> None:
+        """Show the rest, and say whether the answer ended with calls."""
+        said = self._parser.finish(cut=reason is not Finish.STOP)
+        if said.text or said.calls:
+            self._rest(said)
+        calls = reason is Finish.STOP and self._parser.teller.complete > 0
+        self._inner.finish(Finish.TOOL_CALLS if calls else reason)
+
+    def _rest(self, said: Said) -> None:
+        index = self._last + 1
+        if said.calls:
+            self._inner.calls(index, said.text, said.calls)
+        elif self._rich:
+            self._inner.token(index, said.text, None)
+        else:
+            self._inner.text(index, said.text)
