@@ -61,7 +61,13 @@ class Worker:
     def __init__(self, engine: Engine, *, reads: bool) -> None:
         self.engine = engine
         self.endings: dict[str, Ending] = {}
-        self._reader = asyncio.create_task(self._read(), name="reader of steps") if reads else None
+        self._reader: asyncio.Task[None] | None = None
+        if reads:
+            self.read()
+
+    def read(self) -> None:
+        """Begin to read."""
+        self._reader = asyncio.create_task(self._read(), name="reader of steps")
 
     def ending(self, key: str) -> Ending:
         """Of one sequence; may be asked for before its first token."""

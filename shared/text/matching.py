@@ -100,7 +100,9 @@ class Grammars:
         if generated and not inner.consume_tokens(generated):
             raise BadRequest(f"what was generated does not fulfil {name}: {shortened(inner.get_error())}")
         matcher = Matcher(inner, self._end, name)
-        matcher.write(memoryview(bytearray(matcher.row_bytes)))  # kept: the costliest row is computed here, in a thread
+        matcher.write(memoryview(bytearray(matcher.row_bytes)))  # it is kept: often the costliest
+        if inner.is_error():
+            raise BadRequest(f"{name} is too complex: {shortened(inner.get_error())}")
         return matcher
 
 
