@@ -14,6 +14,7 @@ BatonError
 │   ├── NoCapacity      no healthy worker for a role
 │   ├── Draining        this instance is leaving
 │   ├── LimitReached    the tenant's own share is used up
+│   ├── ModerationDown  a text cannot be judged now, and may not pass unjudged
 │   │   └── NeverFits   the request is larger than the tenant's whole share
 │   └── DeadlineExceeded
 ├── Cancelled           the client left or asked to stop
@@ -53,6 +54,7 @@ class Code(StrEnum):
     FORBIDDEN = "permission_error"
     RATE_LIMITED = "rate_limit_exceeded"
     CONTENT_REFUSED = "content_filter"
+    MODERATION_DOWN = "moderation_unavailable"
     QUOTA = "insufficient_quota"
 
 
@@ -173,6 +175,12 @@ class NeverFits(LimitReached):
 
     def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message, 60.0, headers)
+
+
+class ModerationDown(Unavailable):
+    """Raised when a moderator gives no judgment, and the configuration lets nothing pass without one."""
+
+    code = Code.MODERATION_DOWN
 
 
 class DeadlineExceeded(Unavailable):

@@ -39,6 +39,7 @@ _ANSWERS: Final[dict[Code, Answer]] = {
     Code.QUOTA: Answer(429, "insufficient_quota", "insufficient_quota"),
     Code.OVERLOADED: Answer(429, "server_overloaded", "server_overloaded", again=True),
     Code.NO_CAPACITY: Answer(503, "server_error", "no_capacity", again=True),
+    Code.MODERATION_DOWN: Answer(503, "server_error", "moderation_unavailable", again=True),
     Code.DRAINING: Answer(503, "server_error", "draining", again=True),
     Code.LINK_LOST: Answer(503, "server_error", "link_lost", again=True),
     Code.CANCELLED: Answer(499, _INVALID, "cancelled"),

@@ -25,7 +25,9 @@ WIDEST: Final = 1000
 """Of a count in braces: RE2's own limit."""
 MAX_MEMORY: Final = 64 << 20
 """Of one compiled expression, its lazily built states included."""
-_MARKS: Final = r"\p{M}{0,3}"  # folded letters have their marks behind them
+LAST_ASCII: Final = 0x7F
+MOST_MARKS: Final = 3
+_MARKS: Final = rf"\p{{M}}{{0,{MOST_MARKS}}}"  # folded letters have their marks behind them
 
 _CATEGORIES: Final = {
     "CATEGORY_DIGIT": r"\p{Nd}",
@@ -114,27 +116,28 @@ class _Translator:
         return Pattern(full, begun, width)
 
     def _node(self, kind: str, value: Any) -> Pattern:  # noqa: ANN401  whatever the parser says
-        if kind in _REFUSED:
-            raise BadPattern(f"{_REFUSED[kind]} cannot be matched in linear time")
-        if kind == "LITERAL":
-            return self._literal(value)
-        if kind == "ANY":
-            return Pattern(r"(?s:.)", "", 1)
-        if kind == "NOT_LITERAL":
-            return Pattern(f"[^{_code(value)}]", "", 1)
-        if kind == "IN":
-            return self._members(value)
-        if kind == "AT":
-            return Pattern(_PLACES[_name(value)], "", 0)
-        if kind == "BRANCH":
-            parts = [self.sequence(part) for part in value[1]]
-            full, begun = ("|".join(getattr(part, name) for part in parts) for name in ("full", "begun"))
-            return Pattern(f"(?:{full})", f"(?:{begun})", max(part.width for part in parts))
-        if kind == "SUBPATTERN":
-            return self._group(*value)
-        if kind in ("MAX_REPEAT", "MIN_REPEAT"):
-            return self._repeat(*value)
-        raise BadPattern(f"{kind.lower().replace('_', ' ')} is not supported")
+        match kind:
+            case "LITERAL":
+                made = self._literal(value)
+            case "ANY":
+                made = Pattern(r"(?s:.)", "", 1)
+            case "NOT_LITERAL":
+                made = Pattern(f"[^{_code(value)}]", "", 1)
+            case "IN":
+                made = self._members(value)
+            case "AT":
+                made = Pattern(_PLACES[str(value)], "", 0)
+            case "BRANCH":
+                parts = [self.sequence(part) for part in value[1]]
+                full, begun = ("|".join(getattr(part, name) for part in parts) for name in ("full", "begun"))
+                made = Pattern(f"(?:{full})", f"(?:{begun})", max(part.width for part in parts))
+            case "SUBPATTERN":
+                made = self._group(*value)
+            case "MAX_REPEAT" | "MIN_REPEAT":
+                made = self._repeat(*value)
+            case _:
+                raise BadPattern(f"{_REFUSED.get(kind, 'a part of it')} cannot be matched in linear time")
+        return made
 
     def _literal(self, code: int) -> Pattern:
         letters = [_code(ord(letter)) for letter in self._folder[code]]
@@ -145,33 +148,31 @@ class _Translator:
         return Pattern(full if len(letters) == 1 else f"(?:{full})", begun, len(letters))
 
     def _members(self, members: list[Any]) -> Pattern:
-        negated, said, wide, marked = "", [], [], False
+        negated, said, wide, marked = "", "", [], False
         for kind, value in ((str(kind), value) for kind, value in members):
             if kind == "NEGATE":
                 negated = "^"
             elif kind == "CATEGORY":
-                name = _name(value)
-                if name not in _CATEGORIES:
-                    raise BadPattern(r"\W inside brackets, or alone, is not supported; write [^\w]")
-                said.append(_CATEGORIES[name])
+                if str(value) not in _CATEGORIES:
+                    raise BadPattern(r"\W is not supported; write [^\w]")
+                said += _CATEGORIES[str(value)]
             elif kind == "RANGE":
-                marked = marked or value[1] > 0x7F
-                said.append(f"{_code(value[0])}-{_code(value[1])}")
+                marked = marked or value[1] > LAST_ASCII
+                said += f"{_code(value[0])}-{_code(value[1])}"
+            elif len(folded := self._folder[value]) > 1:
+                wide.append(self._literal(value))
             else:
-                marked = marked or value > 0x7F
-                folded = self._folder[value]
-                (said.append(_code(value)) if len(folded) <= 1 else wide.append(value))
-                said += [_code(ord(folded))] if len(folded) == 1 else []
+                marked = marked or value > LAST_ASCII
+                said += "".join(_code(code) for code in {value, *map(ord, folded)})
         if wide and negated:
-            raise BadPattern(f"'{chr(wide[0])}' cannot stand in [^...]: rules see it as several characters")
-        some = f"[{negated}{''.join(said)}]" if said else ""
-        letters = [self._literal(code) for code in wide]
-        full = "|".join([*([some] if some else []), *(one.full for one in letters)])
-        begun = "|".join(one.begun for one in letters if one.begun)
-        tail = _MARKS if marked and not negated else ""
-        wrapped = f"(?:{full}){tail}" if letters or tail else full
-        width = max([1.0, *(one.width for one in letters)]) + (3 if tail else 0)
-        return Pattern(wrapped, f"(?:{begun})" if begun else "", width)
+            raise BadPattern("a letter with a mark cannot stand in [^...]: rules see it as two characters")
+        full = "|".join([*([f"[{negated}{said}]"] if said else []), *(one.full for one in wide)])
+        begun = "|".join(one.begun for one in wide if one.begun)
+        marks = marked and not negated
+        if marks or wide:
+            full = f"(?:{full}){_MARKS if marks else ''}"
+        width = max([1.0, *(one.width for one in wide)]) + (MOST_MARKS if marks else 0)
+        return Pattern(full, f"(?:{begun})" if begun else "", width)
 
     def _group(self, _number: int | None, added: int, removed: int, inner: Any) -> Pattern:  # noqa: ANN401
         if added & ~re.IGNORECASE or removed:
@@ -189,11 +190,6 @@ class _Translator:
         before = "*" if endless else f"{{0,{max(0, most - 1)}}}"
         width = math.inf if endless and one.width else one.width * (0 if endless else most)
         return Pattern(f"(?:{one.full}){count}", f"(?:(?:{one.full}){before}{one.begun})", width)
-
-
-def _name(constant: object) -> str:
-    """Name one of the parser's constants."""
-    return str(constant)
 
 
 def _code(code: int) -> str:

@@ -30,6 +30,18 @@ class Sink(Protocol):
         ...
 
 
+class Guard(Protocol):
+    """Who decides when a choice has ended, where its text may still be held when the workers are through."""
+
+    def settle(self, finished: Finished, end: Callable[[Finished], None]) -> None:
+        """Hear that the workers are through; call `end` once the text is too, with the reason the client hears."""
+        ...
+
+    def close(self) -> None:
+        """Hear that nobody waits for the choice any more. Idempotent."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class Record:
     """One choice: all that another attempt needs to go on where this one stopped."""
@@ -53,6 +65,7 @@ class Record:
     waited_s: float = 0.0  # for a missing token
     still_s: float = 0.0  # without any token
     seen: int = 0  # `expected` at the last sweep
+    guard: Guard | None = None  # of a moderated answer
 
     @property
     def prompt_tokens(self) -> int:

@@ -71,6 +71,10 @@ class Records:
         """Open a stream."""
         self._open[record.stream] = record
 
+    def holds(self, record: Record) -> bool:
+        """Whether a stream is open."""
+        return record.stream in self._open
+
     def drop(self, record: Record) -> None:
         """Close a stream, in whatever state; what still comes for it is stale."""
         self._open.pop(record.stream, None)

@@ -9,6 +9,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 from services.gateway.metrics import Metrics
@@ -21,7 +22,7 @@ from services.gateway.relay.records import Records
 from shared.bus import Delivery
 from shared.config import FleetSettings
 from shared.errors import BatonError, Cancelled, Code, MalformedMessage, Overloaded, Unavailable
-from shared.messages import Finished, Frame, Request, ToGateway, decode
+from shared.messages import Finish, Finished, Frame, Request, ToGateway, decode
 from shared.policy.dispatch import Dispatcher
 from shared.policy.dispatch_events import (
     Action,
@@ -100,7 +101,30 @@ class Relay:
         for record in list(call.open.values()):
             del call.open[record.request_id]
             self.records.drop(record)
+            if record.guard is not None:
+                record.guard.close()
             self.handle(CancelledByClient(record.request_id))
+
+    def end(self, record: Record, reason: Finish) -> None:
+        """End a choice early, and well: its tokens so far count, whoever computes more is told to stop. Idempotent."""
+        call = self._calls.get(record.request_id)
+        if call is None or not self.records.holds(record):
+            return
+        self.records.drop(record)
+        prompt, new = record.prompt_tokens, record.expected
+        self._conclude(call, record, Finished(record.stream, record.attempt, reason, new, prompt, 0))
+        self.handle(CancelledByClient(record.request_id))
+
+    def _conclude(self, call: Call, record: Record, finished: Finished) -> None:
+        if record.guard is None:
+            call.finish(record, finished)
+        else:
+            record.guard.settle(finished, partial(call.finish, record))
+
+    def cut(self, error: BatonError) -> None:
+        """End every call that is open."""
+        for call in set(self._calls.values()):
+            self.close(call, error)
 
     # ---- what the dispatcher decides -------------------------------------------------------------------------------
 
@@ -214,7 +238,7 @@ class Relay:
 
     def on_finished(self, record: Record, finished: Finished) -> None:
         """See Listener."""
-        self._calls[record.request_id].finish(record, finished)
+        self._conclude(self._calls[record.request_id], record, finished)
         self.handle(Ended(record.request_id, finished.attempt))
 
     def on_failed(self, record: Record, attempt: int, code: Code, message: str, *, retryable: bool) -> None:

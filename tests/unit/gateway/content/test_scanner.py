@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  look-alikes are what these texts are about
 """The scanner: whatever the pieces, what goes out is the text before the first match of the whole."""
 
 import re
@@ -30,6 +31,8 @@ PATTERNS = [
 
 
 class Held:
+    """Rules that stay."""
+
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
 
@@ -82,7 +85,11 @@ def rules_of(words: list[str], sources: list[str], *, whole: bool, window: int =
     st.booleans(),
 )
 def test_what_goes_out_is_the_text_before_the_first_match_however_it_is_cut(
-    words: list[str], sources: list[str], pieces: list[str], whole: bool, accents: bool  # noqa: FBT001
+    words: list[str],
+    sources: list[str],
+    pieces: list[str],
+    whole: bool,  # noqa: FBT001
+    accents: bool,  # noqa: FBT001
 ) -> None:
     folder = Folder(ignore_accents=accents)
     folded = [word for word in map(folder.word, words) if word]
