@@ -32,6 +32,11 @@ class Journal:
         self._queued = True
         self._attempts: dict[str, int] = {}  # by request id
 
+    @property
+    def first_token_s(self) -> float | None:
+        """From the arrival to the first token; None when none came."""
+        return self._first - self._arrived if self._first else None
+
     def started(self) -> None:
         """Note that all is done for which no worker is needed."""
         self._started = time.monotonic()
@@ -44,9 +49,7 @@ class Journal:
 
     def accepted(self, attempt: int, instance: str) -> None:
         """Note that a prefill has a choice; the call waits no more."""
-        if self._queued:
-            self._queued = False
-            self._meters.queue(time.monotonic() - self._arrived)
+        self._taken()
         if self._recording:
             self._event("accepted", {names.ATTEMPT: attempt, names.INSTANCE: instance})
 
@@ -54,6 +57,7 @@ class Journal:
         """Note the first token of any choice."""
         if not self._first:
             self._first = time.monotonic()
+            self._taken()  # the token may overtake the acceptance
             self._meters.first(self._first - self._arrived)
             if self._recording:
                 self._event("first token", {})
@@ -108,6 +112,11 @@ class Journal:
             self.span.set_attribute(names.ERROR_TYPE, code)
             self.span.set_status(Status(StatusCode.ERROR, str(error)[:SHOWN_CHARS]))
         self.span.end()
+
+    def _taken(self) -> None:
+        if self._queued:
+            self._queued = False
+            self._meters.queue(time.monotonic() - self._arrived)
 
     def _event(self, name: str, attributes: dict[str, Any]) -> None:
         self.span.add_event(name, attributes)

@@ -7,6 +7,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from services.gateway.access.keyring import Counts as KeyCounts
+from services.gateway.access.ledger import Counts as LimitCounts
+from services.gateway.access.line import Counts as RedisCounts
 from services.gateway.metrics import Metrics
 from services.gateway.nats.entrance import Counts as NatsCounts
 from services.gateway.relay.records import Counts as FrameCounts
@@ -23,6 +26,9 @@ CODE = "\n".join(
 EXPOSED: dict[str, Any] = {
     "baton_gateway_frames": FrameCounts,
     "baton_gateway_nats": NatsCounts,
+    "baton_gateway_keys": KeyCounts,
+    "baton_gateway_limits": LimitCounts,
+    "baton_gateway_redis": RedisCounts,
     "baton_bus": BusStats,
     "baton_instance": InstanceStats,
 }
