@@ -32,6 +32,7 @@ class DecodeWorker:
         metrics.gauge("slots_in_use", "Requests it holds, granted pushes included", lambda: len(self.roster))
         metrics.gauge("streams", "Sequences in the batch", lambda: len(self._streams))
         metrics.gauge("tickets", "KV pushes granted, moving, or arrived and not taken yet", lambda: receiver.expected)
+        metrics.gauge("kv_links", "KV connections, moving and kept", lambda: receiver.links)
         metrics.gauge("staging_in_use_bytes", "Reserved KV staging", lambda: standing.arena.in_use)
         metrics.gauge("blocks_free", "KV blocks that no sequence uses", lambda: standing.engine.load().free_blocks)
 

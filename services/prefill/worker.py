@@ -25,6 +25,7 @@ class PrefillWorker:
         self._slots = Slots(standing, self.roster, self._admission, self._prompts.carry)
         standing.metrics.gauge("slots", "Requests it can hold", lambda: slots)
         standing.metrics.gauge("slots_in_use", "Requests it holds", lambda: len(self.roster))
+        standing.metrics.gauge("kv_links", "KV connections, moving and kept", lambda: sender.links)
         standing.metrics.gauge("staging_in_use_bytes", "Reserved KV staging", lambda: standing.arena.in_use)
 
     async def listen(self, stack: AsyncExitStack) -> None:

@@ -58,6 +58,11 @@ class KvReceiver(Protocol):
         """Pushes granted, moving, or arrived and not taken yet."""
         ...
 
+    @property
+    def links(self) -> int:
+        """Connections from senders, moving and kept."""
+        ...
+
     def expect(self, key: str, nbytes: int, deadline_ms: int) -> Expected:
         """Reserve staging for one push. `key` is `wire.push_key(request_id, attempt)`: the sender's opening repeats it.
 
@@ -68,6 +73,11 @@ class KvReceiver(Protocol):
 
 class KvSender(Protocol):
     """Prefill's end."""
+
+    @property
+    def links(self) -> int:
+        """Connections to receivers, moving and kept."""
+        ...
 
     async def push(self, staging: Staging, grant: KvGrant) -> str:
         """Push the range to the first endpoint that can be reached; the transport used.

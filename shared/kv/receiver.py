@@ -61,6 +61,11 @@ class Receiver:
         """Pushes granted, moving, or arrived and not taken yet."""
         return len(self._tickets)
 
+    @property
+    def links(self) -> int:
+        """Connections from senders, moving and kept."""
+        return max(0, len(self._tasks) - len(self._listeners))
+
     def expect(self, key: str, nbytes: int, deadline_ms: int) -> Expected:
         """Reserve staging for one push; `key` is `wire.push_key(request_id, attempt)`, which the sender repeats.
 

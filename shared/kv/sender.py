@@ -40,6 +40,11 @@ class Sender:
         self._moving: set[Link] = set()
         self._closed = False
 
+    @property
+    def links(self) -> int:
+        """Connections to receivers, moving and kept."""
+        return len(self._pool) + len(self._moving)
+
     async def push(self, staging: Staging, grant: KvGrant) -> str:
         """Push the buffer as the grant allows; the transport used.
 
