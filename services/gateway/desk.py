@@ -147,10 +147,9 @@ class Desk:
     def close(self, call: Call) -> None:
         """End a call in whatever state, and account for it."""
         self._relay.close(call)
-        error = call.ended.exception()
-        told = error if isinstance(error, BatonError) else None
-        self._gate.settle(call.grant, *call.spent(), told)
-        call.journal.ended(call.usage, call.reasons, call.grant.caller.tenant, told)
+        failure = call.failure
+        self._gate.settle(call.grant, *call.spent(), failure)
+        call.journal.ended(call.usage, call.reasons, call.grant.caller.tenant, failure)
 
     def cut(self, call: Call) -> None:
         """End the call of a client that does not read."""

@@ -4,10 +4,10 @@ import dataclasses
 import re
 from pathlib import Path
 
-from shared.config import Config, ModeratorSettings, ScenarioSettings
+from shared.config import Config, ModeratorSettings, ScenarioSettings, TenantSettings
 from shared.engine.sim_engine.options import SimOptions
 
-NAMED = {"scenario": ScenarioSettings, "moderation": ModeratorSettings}
+NAMED = {"scenario": ScenarioSettings, "moderation": ModeratorSettings, "tenant": TenantSettings}
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
 

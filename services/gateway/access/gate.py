@@ -1,12 +1,14 @@
 """The gate: from a credential to a caller, from a caller to a grant.
 
-Owns whether a key is asked for; once it was, it always is. Knows neither HTTP nor NATS, and nothing of what is asked but
-its size.
+Owns whether a key is asked for; once it was, it always is. Knows neither HTTP nor NATS, and nothing of what is asked
+but its size.
 """
 
+import asyncio
 import time
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Final
 
 from services.gateway.access.caller import Caller, Grant
 from services.gateway.access.keyring import Keyring
@@ -23,6 +25,8 @@ from shared.reloading import Apply
 from shared.tenancy import audit
 from shared.tenancy.api_key import digest, split
 from shared.tenancy.register import USED
+
+END_S: Final = 2.0
 
 
 class Gate:
@@ -138,6 +142,12 @@ class Gate:
         return partial(setattr, self, "rules", Rules(config))
 
 
+async def _end(tasks: "list[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=END_S)
+
+
 async def open_gate(instance: Instance, stack: AsyncExitStack) -> Gate:
     """Make the gate and start what it needs. Raises LinkLost, ConfigError."""
     config = instance.config
@@ -151,11 +161,15 @@ async def open_gate(instance: Instance, stack: AsyncExitStack) -> Gate:
     stack.push_async_callback(gate.line.close)
     stack.push_async_callback(gate.keyring.close)
     gate.line.on_up = gate.ledger.catch_up
-    if config.gateway.auth != "none":
+    follows = config.gateway.auth != "none"
+    if follows:
         await gate.keyring.catch_up()
-        _ = instance.vital.spawn(gate.keyring.follow(), name="changes of keys")
-    _ = instance.vital.spawn(gate.line.run(), name="line to Redis")
-    _ = instance.vital.spawn(gate.ledger.run(), name="renewal of grants")
+    work = [("line to Redis", gate.line.run()), ("renewal of grants", gate.ledger.run())]
+    if follows:
+        work.append(("changes of keys", gate.keyring.follow()))
+    tasks = [instance.vital.spawn(coroutine, name=name) for name, coroutine in work]
+    stack.push_async_callback(_end, tasks)
+    stack.push_async_callback(gate.line.flushed)  # what was held goes back to its tenants
     instance.reloading.add(gate.prepare, "tenant", "gateway.api_keys")
     instance.telemetry.expose("baton_gateway_limits", gate.ledger.counts)
     instance.telemetry.expose("baton_gateway_keys", gate.keyring.counts)

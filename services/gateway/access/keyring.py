@@ -1,7 +1,7 @@
 """The API keys that this gateway knows: looked up in Redis once, then followed by the stream of changes.
 
-Owns a bounded memory of keys and of ids that are no keys. A change is heard at once. While Redis does not answer, what is
-known goes on for `gateway.key_stale_s`; what is not known is not let in, nor called wrong.
+Owns a bounded memory of keys and of ids that are no keys. A change is heard at once. While Redis does not answer, what
+is known goes on for `gateway.key_stale_s`; what is not known is not let in, nor called wrong.
 """
 
 import asyncio

@@ -6,6 +6,7 @@ executed.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from shared.config import RedisSettings
-from shared.errors import LinkLost, Overloaded
+from shared.errors import BatonError, LinkLost, Overloaded
 
 BATCH: Final = 256
 LONGEST: Final = 16_384
@@ -25,6 +26,7 @@ LONGEST: Final = 16_384
 PATIENCE_S: Final = 0.5
 """A request waits no longer for one answer of Redis."""
 RETRY_S: Final = 0.5
+FLUSH_S: Final = 1.0
 
 log = logging.getLogger(__name__)
 Command = tuple[str | int | bytes, ...]
@@ -85,6 +87,13 @@ class Line:
                 except BaseException:
                     self._fail(batch, "this gateway is stopping")
                     raise
+
+    async def flushed(self, timeout_s: float = FLUSH_S) -> None:
+        """Return once everything given before is answered, or after so long."""
+        if not self.down:
+            with contextlib.suppress(BatonError, TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self.ask("PING")
 
     async def close(self) -> None:
         """Hang up; what still waits is refused."""

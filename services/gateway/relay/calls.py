@@ -14,7 +14,7 @@ from services.gateway.journal import Journal
 from services.gateway.prompts.plans import Plan
 from services.gateway.prompts.scenarios import Scenario
 from services.gateway.relay.record import Record, Sink
-from shared.errors import BatonError
+from shared.errors import BatonError, Cancelled
 from shared.messages import Finish, Finished
 
 
@@ -52,9 +52,18 @@ class Call:
         if not self.admitted.done():
             self.admitted.set_result(None)
 
+    @property
+    def failure(self) -> BatonError | None:
+        """Why it ended badly; None where it ended well. It has ended."""
+        if self.ended.cancelled():  # with its handler, whose client has left
+            return Cancelled("the client has left")
+        error = self.ended.exception()
+        return error if isinstance(error, BatonError) else None
+
     def spent(self) -> tuple[int, int]:
         """Count the tokens that were worked on, of prompts and of answers, in whatever state the call is."""
-        if not self.admitted.done() or self.admitted.exception() is not None:
+        admitted = self.admitted
+        if not admitted.done() or admitted.cancelled() or admitted.exception() is not None:
             return 0, 0  # no worker ever held it
         prompts = sum(record.prompt_tokens for record in self.records if record.request_id in self.counted)
         return prompts, sum(record.expected for record in self.records)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
 from services.gateway.service import Gateway
 from shared.bus import Delivery
@@ -12,9 +13,11 @@ from shared.config import (
     FleetSettings,
     GatewaySettings,
     InstanceSettings,
+    ModeratorSettings,
     Nats,
     RedisSettings,
     ScenarioSettings,
+    TenantSettings,
 )
 from shared.errors import Code
 from shared.lifecycle import serve
@@ -200,7 +203,14 @@ class House:
 
 @contextlib.asynccontextmanager
 async def open_house(
-    nats: Nats, redis: RedisSettings, *, instance: str = "gateway-1", **settings: object
+    nats: Nats,
+    redis: RedisSettings,
+    *,
+    instance: str = "gateway-1",
+    tenant: dict[str, TenantSettings] | None = None,
+    scenario: dict[str, Any] | None = None,
+    moderation: dict[str, ModeratorSettings] | None = None,
+    **settings: object,
 ) -> AsyncIterator[House]:
     """Start everything; ready when a request would be served."""
     fleet_settings = FleetSettings(offer_timeout_s=1.0, progress_s=2.0, heartbeat_s=0.1, drain_s=2.0)
@@ -209,8 +219,10 @@ async def open_house(
         redis=redis,
         gateway=GatewaySettings(port=0, **settings),  # type: ignore[arg-type]
         fleet=fleet_settings,
-        scenario={"chat": ScenarioSettings("sim", engine="sim", request_timeout_s=20.0)},
+        scenario={"chat": ScenarioSettings("sim", engine="sim", request_timeout_s=20.0, **(scenario or {}))},
         instance=InstanceSettings(id=instance),
+        tenant=tenant or {},
+        moderation=moderation or {},
     )
     bus = await NatsBus.open(replace(nats), service="tests")
     subjects = Subjects(nats.prefix)
