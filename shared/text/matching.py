@@ -50,8 +50,7 @@ class Matcher:
 
         Raises BadRequest when nothing may come and the text may not end either, or the language is too costly.
         """
-        if self._inner.is_error():
-            raise BadRequest(f"{self._name} is too complex: {shortened(self._inner.get_error())}")
+        self.check()
         accepting = _bit(row, self._end)
         _clear(row, (self._end,))
         if accepting:
@@ -64,9 +63,20 @@ class Matcher:
         if _any(row):
             return
         if not accepting:
-            raise BadRequest(f"none of the model's tokens continues the text as {self._name} asks")
+            raise self._dead_end()
         self.over = True
         row[:] = b"\xff" * len(row)
+
+    def check(self) -> None:
+        """Raise BadRequest when the language cannot be followed any further."""
+        if self._inner.is_error():
+            error = self._inner.get_error()
+            if error.startswith("NoExtension"):
+                raise self._dead_end()
+            raise BadRequest(f"{self._name} is too complex: {shortened(error)}")
+
+    def _dead_end(self) -> BadRequest:
+        return BadRequest(f"none of the model's tokens continues the text as {self._name} asks")
 
     def write(self, row: memoryview) -> None:
         """Write the language's own row, to be completed by `allow`."""
@@ -101,8 +111,7 @@ class Grammars:
             raise BadRequest(f"what was generated does not fulfil {name}: {shortened(inner.get_error())}")
         matcher = Matcher(inner, self._end, name)
         matcher.write(memoryview(bytearray(matcher.row_bytes)))  # it is kept: often the costliest
-        if inner.is_error():
-            raise BadRequest(f"{name} is too complex: {shortened(inner.get_error())}")
+        matcher.check()
         return matcher
 
 
