@@ -17,7 +17,7 @@ from shared.config import ModeratorSettings
 from shared.errors import ConfigError
 
 MAX_FILE_BYTES: Final = 64 << 20
-MOST_WORDS: Final = 500_000
+MOST_WORDS: Final = 100_000
 MOST_PATTERNS: Final = 1_000
 COMMENT: Final = "#"
 SHOWN_FAULTS: Final = 10

@@ -14,6 +14,8 @@ from services.gateway.content.folding import Folder, in_word, is_mark
 from services.gateway.content.patterns import BadPattern, Pattern, compiled, translate
 
 LONGEST_WORD: Final = 1000
+SHARD: Final = 10_000
+"""Words of one automaton: the interpreter stands still while one is built, for 2 ms per thousand."""
 WIDEST: Final = 4096
 """Folded characters that a bounded pattern may hold back; a wider one is treated as unbounded."""
 
@@ -27,22 +29,39 @@ class Match:
 
 
 class Words:
-    """Word lists in one automaton."""
+    """Word lists in automata, each small enough to be built while streams run."""
 
     def __init__(self, words: Iterable[tuple[str, str]], *, whole: bool) -> None:
-        self._automaton = ahocorasick.Automaton()
-        self.longest = 0
+        listed = sorted(words)
+        self.longest = max(len(word) for word, _ in listed)
         self._whole = whole
-        for word, category in words:
-            self._automaton.add_word(word, (len(word), category))
-            self.longest = max(self.longest, len(word))
-        self._automaton.make_automaton()
+        self._automata = [_automaton(listed[start : start + SHARD]) for start in range(0, len(listed), SHARD)]
 
     def first(self, text: str, base: int, *, final: bool) -> Match | None:
         """Find the match that begins first, not before `base`."""
         found: Match | None = None
+        for automaton in self._automata:
+            other = self._first(automaton, text, base, final=final)
+            if found is None or (other is not None and other.start < found.start):
+                found = other
+        return found
+
+    def pending(self, text: str, base: int) -> int:
+        """Where the first match that may still become one begins; the length of the text where there is none."""
+        whole, size = self._whole, len(text)
+        for start in range(max(base, size - self.longest), size):
+            if whole and start and in_word(text[start - 1]) and in_word(text[start]):
+                continue
+            tail = text[start:]
+            for automaton in self._automata:
+                if automaton.match(tail):
+                    return start
+        return size
+
+    def _first(self, automaton: Any, text: str, base: int, *, final: bool) -> Match | None:  # noqa: ANN401  no types
+        found: Match | None = None
         size = len(text)
-        for last, (length, category) in self._automaton.iter(text):
+        for last, (length, category) in automaton.iter(text):
             start, end = last + 1 - length, last + 1
             if found is not None and start >= found.start:
                 if last - found.start >= self.longest:
@@ -53,17 +72,6 @@ class Words:
                 found = Match(start, category)
         return found
 
-    def pending(self, text: str, base: int) -> int:
-        """Where the first match that may still become one begins; the length of the text where there is none."""
-        match, whole = self._automaton.match, self._whole
-        size = len(text)
-        for start in range(max(base, size - self.longest), size):
-            if whole and start and in_word(text[start - 1]) and in_word(text[start]):
-                continue
-            if match(text[start:]):
-                return start
-        return size
-
     def _stands(self, text: str, start: int, end: int) -> bool:
         """Whether a find is no mere part of a word, or of a letter."""
         if end < len(text):
@@ -71,6 +79,14 @@ class Words:
             if is_mark(after) or (self._whole and in_word(after) and in_word(text[end - 1])):
                 return False
         return not (self._whole and start and in_word(text[start - 1]) and in_word(text[start]))
+
+
+def _automaton(words: list[tuple[str, str]]) -> Any:  # noqa: ANN401  the library has no types
+    made = ahocorasick.Automaton()
+    for word, category in words:
+        made.add_word(word, (len(word), category))
+    made.make_automaton()
+    return made
 
 
 class Patterns:
