@@ -60,19 +60,19 @@ class ChatLogprobs(Struct):
     refusal: None
 
 
-class CalledFunction(Struct):
+class ShownFunction(Struct):
     """Which function the model calls, and with what."""
 
     name: str
     arguments: str
 
 
-class ToolCall(Struct):
+class ShownCall(Struct):
     """One call."""
 
     id: str
     type: Literal["function"]
-    function: CalledFunction
+    function: ShownFunction
 
 
 class AssistantMessage(Struct):
@@ -81,7 +81,7 @@ class AssistantMessage(Struct):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
-    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[ShownCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 Reason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -186,3 +186,20 @@ class Words(Struct):
     """The text of tokens."""
 
     prompt: str
+
+
+class Judgment(Struct):
+    """Of one text."""
+
+    flagged: bool
+    categories: dict[str, bool]
+    category_scores: dict[str, float]
+    category_applied_input_types: dict[str, list[str]]
+
+
+class Moderations(Struct):
+    """What the built-in rules say of texts."""
+
+    id: str
+    model: str
+    results: list[Judgment]

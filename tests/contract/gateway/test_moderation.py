@@ -214,12 +214,11 @@ async def test_a_word_list_counts_in_streams_that_run_once_it_has_changed(house:
     later = house.gateway._moderation.rules["later"]
     try:
         stream = await client.chat.completions.create(model="chat", messages=HELLO, stream=True)
-        text, reason = "", ""
+        text, reason, old = "", "", later.rules
         async for chunk in stream:
             text += chunk.choices[0].delta.content or ""
             reason = chunk.choices[0].finish_reason or ""
             if text.endswith("word1"):
-                old = later.rules
                 (files / "later").write_text("word50\n")
                 await house.until(lambda: later.rules is not old, "the new rules")
                 (files / "later").write_bytes(b"\xff broken")  # a broken list changes nothing
@@ -228,3 +227,31 @@ async def test_a_word_list_counts_in_streams_that_run_once_it_has_changed(house:
         house.fleet._frame = frame  # type: ignore[method-assign]
     assert reason == "content_filter"
     assert text.endswith("word49 ")
+
+
+async def test_the_rules_answer_openais_moderation_api(house: House, client: AsyncOpenAI) -> None:
+    answer = await client.moderations.create(input=["fine", "a BOMB", "sk-ab12"])
+    assert [result.flagged for result in answer.results] == [False, True, True]
+    raw = answer.model_dump()
+    assert raw["results"][1]["categories"]["weapons"] is True
+    assert raw["results"][1]["categories"]["secrets"] is False
+    one = await client.moderations.create(input="darn bomb", model="manners")
+    assert one.model_dump()["results"][0]["category_scores"]["rude"] == 1.0
+    assert "weapons" not in one.model_dump()["results"][0]["categories"]
+    parts: Any = [{"type": "text", "text": "nerve"}, {"type": "text", "text": "gas"}]
+    assert (await client.moderations.create(input=parts, model="omni-moderation-latest")).results[0].flagged
+    with pytest.raises(openai.NotFoundError) as error:
+        await client.moderations.create(input="x", model="nobody")
+    assert error.value.code == "model_not_found"
+
+
+async def test_the_responses_api_is_moderated_too(house: House, client: AsyncOpenAI) -> None:
+    says(house, SAID)
+    answer = await client.responses.create(model="chat", input="hello")
+    assert answer.output_text == CLEAN
+    assert answer.status == "incomplete"
+    assert answer.incomplete_details is not None
+    assert answer.incomplete_details.reason == "content_filter"
+    with pytest.raises(openai.BadRequestError) as error:
+        await client.responses.create(model="chat", input="a bomb")
+    assert error.value.code == "content_filter"
