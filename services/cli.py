@@ -58,6 +58,41 @@ def _drain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _keys_create(arguments: argparse.Namespace) -> int:
+    from services.commands.access import find  # noqa: PLC0415
+    from services.commands.keys import create, unknown_scenarios  # noqa: PLC0415
+
+    access = find(arguments.config, os.environ)
+    scenarios = arguments.scenario or []
+    kept, key = create(
+        access, arguments.tenant, scenarios, expires=arguments.expires, name=arguments.name, wait=arguments.wait
+    )
+    for name in unknown_scenarios(access, scenarios):
+        sys.stderr.write(f"note: there is no scenario {name} now\n")
+    sys.stderr.write(f"key {kept.id} of tenant {kept.tenant}; it is shown this once:\n")
+    sys.stdout.write(key + "\n")
+    sys.stdout.flush()
+    return 0
+
+
+def _keys_list(arguments: argparse.Namespace) -> int:
+    from services.commands.access import find  # noqa: PLC0415
+    from services.commands.keys import listed, table  # noqa: PLC0415
+
+    entries = listed(find(arguments.config, os.environ))
+    sys.stdout.write(json.dumps(entries, indent=2) + "\n" if arguments.json else table(entries))
+    sys.stdout.flush()
+    return 0
+
+
+def _keys_revoke(arguments: argparse.Namespace) -> int:
+    from services.commands.access import find  # noqa: PLC0415
+    from services.commands.keys import revoke  # noqa: PLC0415
+
+    sys.stdout.write(revoke(find(arguments.config, os.environ), arguments.id, wait=arguments.wait) + "\n")
+    return 0
+
+
 def _chat(arguments: argparse.Namespace) -> int:
     from services.commands.access import gateway  # noqa: PLC0415
     from services.commands.chat import Gateway, chat  # noqa: PLC0415
@@ -102,11 +137,32 @@ def _parser() -> argparse.ArgumentParser:
     drain.add_argument("--wait", action="store_true", help="return when it has left")
     drain.add_argument("--seconds", type=_seconds, help="for what it holds (as configured: fleet.drain_s)")
 
-    for command in (up, status, chat, drain):
+    for command in (up, status, chat, drain, *_keys_parsers(commands)):
         command.add_argument(
             "--config", type=Path, metavar="FILE", help="TOML; BATON_SECTION__KEY variables win over it"
         )
     return parser
+
+
+def _keys_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> list[argparse.ArgumentParser]:
+    keys = commands.add_parser("keys", help="make, list and revoke API keys").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    create = keys.add_parser("create", help="make a key and print it, this once")
+    create.set_defaults(run=_keys_create)
+    create.add_argument("--tenant", required=True, metavar="T", help="whom its use counts for")
+    create.add_argument("--scenario", action="append", metavar="S", help="that it may use; again for more (all)")
+    create.add_argument("--expires", metavar="TIME", help="how long it is good, like 12h or 30d (for ever)")
+    create.add_argument("--name", default="", metavar="N", help="to know it by")
+    lists = keys.add_parser("list", help="show every key, without its secret")
+    lists.set_defaults(run=_keys_list)
+    lists.add_argument("--json", action="store_true", help="for programs")
+    revoke = keys.add_parser("revoke", help="make a key worthless, for ever")
+    revoke.set_defaults(run=_keys_revoke)
+    revoke.add_argument("id", metavar="ID")
+    for command in (create, revoke):
+        command.add_argument("--wait", action="store_true", help="return when every gateway has heard of it")
+    return [create, lists, revoke]
 
 
 def _number(text: str, least: int, most: int) -> int:

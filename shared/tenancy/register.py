@@ -24,21 +24,23 @@ KEPT_S: Final = 90 * 86_400
 LONGEST_STREAM: Final = 10_000
 
 CREATE: Final = """
--- KEYS: key, stream   ARGV: id, tenant, unix time to forget it at or 0, longest stream, field, value, ...
+-- KEYS: key, stream   ARGV: id, tenant, by, unix time to forget it at or 0, longest stream, field, value, ...
 if redis.call('EXISTS', KEYS[1]) == 1 then return false end
-redis.call('HSET', KEYS[1], unpack(ARGV, 5))
-if ARGV[3] ~= '0' then redis.call('EXPIREAT', KEYS[1], ARGV[3]) end
-return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'what', 'created', 'id', ARGV[1], 'tenant', ARGV[2])
+redis.call('HSET', KEYS[1], unpack(ARGV, 6))
+if ARGV[4] ~= '0' then redis.call('EXPIREAT', KEYS[1], ARGV[4]) end
+return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*',
+  'what', 'created', 'id', ARGV[1], 'tenant', ARGV[2], 'by', ARGV[3])
 """
 REVOKE: Final = """
--- KEYS: key, stream   ARGV: id, now, seconds to keep it, longest stream
+-- KEYS: key, stream   ARGV: id, by, now, seconds to keep it, longest stream
 -- answers the entry that tells of it; an empty one where the key was revoked before; nothing where there is no such key
 local held = redis.call('HMGET', KEYS[1], 'revoked', 'tenant')
 if not held[2] then return false end
 if held[1] and held[1] ~= '0' then return '' end
-redis.call('HSET', KEYS[1], 'revoked', ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'what', 'revoked', 'id', ARGV[1], 'tenant', held[2])
+redis.call('HSET', KEYS[1], 'revoked', ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*',
+  'what', 'revoked', 'id', ARGV[1], 'tenant', held[2], 'by', ARGV[2])
 """
 USED: Final = """
 -- KEYS: key   ARGV: now
@@ -52,20 +54,20 @@ class Register:
     def __init__(self, client: Redis) -> None:
         self._client = client
 
-    async def create(self, key: ApiKey) -> str:
-        """Keep a key; returns the entry that tells the gateways of it."""
+    async def create(self, key: ApiKey, by: str = "") -> str:
+        """Keep a key that somebody made; returns the entry that tells the gateways of it."""
         pairs = [part for pair in key.fields().items() for part in pair]
         forget = key.expires + KEPT_S if key.expires else 0
         told = await self._eval(
-            CREATE, [keys.api_key(key.id), keys.API_KEYS], key.id, key.tenant, forget, LONGEST_STREAM, *pairs
+            CREATE, [keys.api_key(key.id), keys.API_KEYS], key.id, key.tenant, by, forget, LONGEST_STREAM, *pairs
         )
         if told is None:
             raise LinkLost("this id is taken; create the key again")
         return str(told.decode())
 
-    async def revoke(self, key_id: str) -> str | None:
+    async def revoke(self, key_id: str, by: str = "") -> str | None:
         """Make a key worthless for ever. Returns the entry that tells of it, "" where it was; None: no such key."""
-        arguments = (key_id, int(time.time()), KEPT_S, LONGEST_STREAM)
+        arguments = (key_id, by, int(time.time()), KEPT_S, LONGEST_STREAM)
         told = await self._eval(REVOKE, [keys.api_key(key_id), keys.API_KEYS], *arguments)
         return None if told is None else str(told.decode())
 
@@ -91,6 +93,10 @@ class Register:
         """Name the newest entry of the stream; empty where no key was ever made."""
         newest = await self._answer(self._client.xrevrange(keys.API_KEYS, count=1))
         return str(newest[0][0].decode()) if newest else ""
+
+    async def forget_gateway(self, gateway: str) -> None:
+        """Drop what a gateway that is gone has heard."""
+        await self._answer(self._client.hdel(keys.KEYS_HEARD, gateway))
 
     async def heard(self) -> dict[str, str]:
         """Say for each gateway which entry it heard last."""

@@ -172,7 +172,8 @@ class Keyring:
             self._changes += 1
             self._entries.pop(said.get("id", ""), None)
             self._heard = name.decode()
-            audit.note(f"key.{said.get('what', 'changed')}", key=said.get("id", ""), tenant=said.get("tenant", ""))
+            about = {"key": said.get("id", ""), "tenant": said.get("tenant", ""), "by": said.get("by", "")}
+            audit.note(f"key.{said.get('what', 'changed')}", **about)
 
     def _doubt(self) -> None:
         """Ask for every key again: changes may have been missed."""
