@@ -61,8 +61,8 @@ PER_LINK = {
     ("decode", "baton_instance_tasks"): 1,
 }
 """What one KV connection takes: at decode a task, and by shared memory the sender's buffer as well."""
-SLACK_BYTES = 4 << 20
-"""By which a process's memory moves for reasons of its own."""
+SLACK_BYTES = 12 << 20
+"""By which a process's memory moves for reasons of its own, the staging that it has not touched before included."""
 MOST_GROWTH_BYTES = 2048
 """For each client of the later rounds beside that; a leaked record alone takes more."""
 
