@@ -1,15 +1,17 @@
 """A streamed response: its events, numbered, in the order that the API has.
 
-Owns the sequence numbers and the text so far, which the last events repeat. The connection is an `SseStream`'s; a
+Owns the sequence numbers and the output so far, which the last event repeats. The connection is an `SseStream`'s; a
 token's event differs from the one before in two numbers and one string.
 """
 
-from typing import Any, Final
+from typing import Final
 
-from services.gateway.answers.responses import Json, ResponseShape, event, status, text_part
+from services.gateway.answers.response_growth import FunctionCall, Message
+from services.gateway.answers.responses import Events, Json, ResponseShape, event, status
 from services.gateway.answers.shapes import Usage, encode
 from services.gateway.answers.sse import SseStream
 from services.gateway.refusals import answer, told
+from services.gateway.tools.said import CallPiece
 from shared.errors import BadRequest, BatonError
 from shared.messages import Finish, Logprobs
 
@@ -24,15 +26,14 @@ class ResponseEvents:
         self.stream = SseStream(max_unsent, send_timeout_s)
         self._shape = shape
         self._output: list[Json] = []  # items that are complete
+        self._message: Message | None = None  # at most one item is open
+        self._call: FunctionCall | None = None
         self._number = _FIRST  # of the next event
+        self._last = -1
+        self._reason = Finish.STOP
         self._around = shape.logprobs()
         self._pending: list[Logprobs] = []
-        self._logprobs: list[Json] = []
-        self._texts: list[str] = []
         self._head = self._middle = self._between = self._tail = b""  # around a delta's numbers and its text
-        self._speaking = False  # a message is open
-        self._reason = Finish.STOP
-        self._last = -1
 
     def sink(self, choice: int, request_id: str) -> "ResponseEvents":  # noqa: ARG002  there is only one choice
         """Make the sink of the one choice."""
@@ -49,9 +50,10 @@ class ResponseEvents:
 
     def text(self, index: int, text: str) -> None:
         """Write one event: the hot path."""
-        if not self._speaking:
-            self._begin()
-        self._texts.append(text)
+        message = self._message
+        if message is None:
+            message = self._begin()
+        message.texts.append(text)
         self._last = index
         number = self._number
         self._number = number + 1
@@ -65,13 +67,28 @@ class ResponseEvents:
         if text:
             self._piece(index, text)
 
+    def calls(self, index: int, text: str, calls: list[CallPiece]) -> None:
+        """Write pieces of calls, and the words before them. Only words have logprobs here."""
+        if text and self._pending:
+            self._piece(index, text)
+        elif text:
+            self.text(index, text)
+        self._pending.clear()
+        self._last = index
+        for piece in calls:
+            if piece.name is not None or self._call is None:
+                self._close("completed")
+                self._call = FunctionCall(self._shape, len(self._output), piece)
+                self._write(self._call.begin())
+            self._write(self._call.grow(piece.arguments))
+
     def finish(self, reason: Finish) -> None:
-        """Close the message. Logprobs of tokens that a stop swallowed are swallowed too."""
-        if self._pending and reason is not Finish.STOP:
+        """Close what is open. Logprobs of tokens that a stop swallowed are swallowed too."""
+        if self._pending and self._message is not None and reason is not Finish.STOP:
             self._piece(self._last + 1, "")
         self._reason = reason
-        if not self._speaking:
-            self._begin()
+        if not self._output and self._call is None and self._message is None:
+            self._begin()  # an empty answer is a message too
         self._close(status(reason))
 
     # ---- the answer --------------------------------------------------------------------------------------------------
@@ -79,63 +96,59 @@ class ResponseEvents:
     def end(self, usage: Usage) -> None:
         """Write the last event, which holds the whole response."""
         body = self._shape.whole(self._output, usage, self._reason)
-        self._write(f"response.{body['status']}", response=body)
+        self._write([(f"response.{body['status']}", {"response": body})])
 
     def fail(self, error: BatonError) -> None:
         """Write what went wrong, then the response as far as it came."""
-        if self._speaking:
-            self._output.append(self._message("incomplete"))
+        if (item := self._call or self._message) is not None:
+            self._output.append(item.item("incomplete"))
         param = error.param if isinstance(error, BadRequest) else None
-        self._write("error", code=answer(error).code, message=told(error), param=param)
-        self._write("response.failed", response=self._shape.body("failed", self._output, error=error))
+        failed = self._shape.body("failed", self._output, error=error)
+        self._write(
+            [
+                ("error", {"code": answer(error).code, "message": told(error), "param": param}),
+                ("response.failed", {"response": failed}),
+            ]
+        )
 
     # ---- events ------------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def _begin(self) -> Message:
         """Open a message, of which a client hears before its text."""
-        shape, place = self._shape, len(self._output)
-        self._speaking = True
-        self._texts, self._logprobs = [], []
-        before, self._between, after = shape.around_delta(place)
+        self._close("completed")
+        place = len(self._output)
+        self._message = Message(self._shape, place)
+        before, self._between, after = self._shape.around_delta(place)
         self._middle, self._tail = b"\n" + before, after + b"\n\n"
-        self._write("response.output_item.added", output_index=place, item=shape.message(place, "in_progress", []))
-        self._write("response.content_part.added", **shape.text_place(place), part=text_part("", []))
+        self._write(self._message.begin())
+        return self._message
 
     def _close(self, state: str) -> None:
-        """Close the message that is open."""
-        shape, place = self._shape, len(self._output)
-        message = self._message(state)
-        (part,) = message["content"]
-        where = shape.text_place(place)
-        self._write("response.output_text.done", **where, text=part["text"], logprobs=self._logprobs)
-        self._write("response.content_part.done", **where, part=part)
-        self._write("response.output_item.done", output_index=place, item=message)
-        self._output.append(message)
-        self._speaking = False
-
-    def _message(self, state: str) -> Json:
-        part = text_part("".join(self._texts), self._logprobs)
-        return self._shape.message(len(self._output), state, [part])
+        """Close the item that is open."""
+        open_item = self._call or self._message
+        if open_item is None:
+            return
+        item = open_item.item(state)
+        self._write(open_item.end(item))
+        self._output.append(item)
+        self._call = self._message = None
 
     def _piece(self, index: int, text: str) -> None:
         """Write a delta with logprobs."""
-        if not self._speaking:
-            self._begin()
+        message = self._message or self._begin()
         for one in self._pending:
             self._around.add(one)
         self._pending.clear()
         made = (self._around.take() or {}).get("content", [])
-        self._logprobs += made
-        self._texts.append(text)
+        message.logprobs += made
+        message.texts.append(text)
         self._last = index
-        fields = self._shape.text_place(len(self._output))
-        delta = self._numbered("response.output_text.delta", **fields, logprobs=made, delta=text)
-        self.stream.event(b"%b%d\n%b" % (self._head, index, delta))
+        fields = {**self._shape.text_place(message.place), "logprobs": made, "delta": text}
+        delta = event("response.output_text.delta", sequence_number=self._number, **fields)
+        self._number += 1
+        self.stream.event(b"%b%d\n%b\n\n" % (self._head, index, delta))
 
-    def _write(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  whatever JSON can say
-        self.stream.event(self._numbered(kind, **fields))
-
-    def _numbered(self, kind: str, **fields: Any) -> bytes:  # noqa: ANN401
-        number = self._number
-        self._number = number + 1
-        return event(kind, sequence_number=number, **fields) + b"\n\n"
+    def _write(self, events: Events) -> None:
+        for kind, fields in events:
+            self.stream.event(event(kind, sequence_number=self._number, **fields) + b"\n\n")
+            self._number += 1

@@ -6,7 +6,6 @@ Owns the text until it is complete.
 from services.gateway.answers.responses import Json, ResponseShape, status, text_part
 from services.gateway.answers.shapes import ChatShape, Usage, encode
 from services.gateway.answers.whole import Collected
-from shared.messages import Finish
 
 
 class WholeResponse:
@@ -23,7 +22,11 @@ class WholeResponse:
     def body(self, usage: Usage) -> bytes:
         """Make the JSON body; the choice is complete."""
         whole = self._choice.whole(ChatShape("", 0, ""))
-        reason = whole.reason or Finish.STOP
-        part = text_part(whole.text, (whole.logprobs or {}).get("content", []))
-        output: list[Json] = [self._shape.message(0, status(reason), [part])]
-        return encode(self._shape.whole(output, usage, reason))
+        state = status(whole.reason)
+        output: list[Json] = []
+        if whole.text or not whole.calls:
+            logprobs = (whole.logprobs or {}).get("content", [])
+            output.append(self._shape.message(0, state, [text_part(whole.text, logprobs)]))
+        for call in whole.calls:
+            output.append(self._shape.function_call(len(output), state, call, call.arguments))
+        return encode(self._shape.whole(output, usage, whole.reason))

@@ -5,15 +5,19 @@ Owns every byte between the braces. Whoever streams numbers the events and says 
 
 from typing import Any, Final
 
+import msgspec
+
 from services.gateway.answers.shapes import Around, ChatShape, Usage, encode
-from services.gateway.api.responses import ResponsesRequest
+from services.gateway.api.responses import ReasoningSettings, ResponsesRequest, TextSettings
+from services.gateway.api.structure import AsText
 from services.gateway.refusals import answer, told
+from services.gateway.tools.said import CallPiece
 from shared.errors import BatonError
 from shared.messages import Finish
 
 MARK: Final = "\x00text\x00"
 _ECHOED: Final = (
-    "instructions", "max_output_tokens", "metadata", "prompt_cache_key", "safety_identifier", "temperature", "top_p",
+    "instructions", "max_output_tokens", "prompt_cache_key", "safety_identifier", "temperature", "top_p",
     "user",
 )  # fmt: skip
 _WHY_INCOMPLETE: Final = {Finish.LENGTH: "max_output_tokens", Finish.CONTENT_FILTER: "content_filter"}
@@ -21,6 +25,8 @@ _RATE_LIMITED: Final = 429
 _CLIENTS_FAULT: Final = range(400, 429)
 
 Json = dict[str, Any]
+Events = list[tuple[str, Json]]
+"""Types and fields of events, before they are numbered."""
 
 
 class ResponseShape:
@@ -75,6 +81,17 @@ class ResponseShape:
             "content": content,
         }
 
+    def function_call(self, place: int, state: str, call: CallPiece, arguments: str) -> Json:
+        """Make an item that calls a function."""
+        return {
+            "id": self.item_id("fc", place),
+            "type": "function_call",
+            "status": state,
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": arguments,
+        }
+
     def around_delta(self, place: int) -> tuple[bytes, bytes, bytes]:
         """Cut a text event where its number and its text stand."""
         fields = {**self.text_place(place), "logprobs": [], "sequence_number": 0, "delta": MARK}
@@ -127,17 +144,20 @@ def _error_code(error: BatonError) -> str:
 
 
 def _echo(asked: ResponsesRequest) -> Json:
+    """Say again what was asked for."""
     said: Json = {name: getattr(asked, name) for name in _ECHOED}
-    said["metadata"] = asked.metadata or {}
+    text, reasoning = asked.text or TextSettings(), asked.reasoning or ReasoningSettings()
     return said | {
         "background": False,
+        "metadata": asked.metadata or {},
         "parallel_tool_calls": asked.parallel_tool_calls is not False,
         "previous_response_id": None,
-        "reasoning": {"effort": None, "summary": None},
+        "reasoning": msgspec.to_builtins(reasoning),
+        "service_tier": "default",
         "store": False,
-        "text": {"format": {"type": "text"}},
-        "tool_choice": "auto",
-        "tools": [],
+        "text": {"format": msgspec.to_builtins(text.format or AsText()), "verbosity": text.verbosity},
+        "tool_choice": "auto" if asked.tool_choice is None else msgspec.to_builtins(asked.tool_choice),
+        "tools": msgspec.to_builtins(asked.tools or []),
         "top_logprobs": asked.top_logprobs or 0,
         "truncation": "disabled",
     }

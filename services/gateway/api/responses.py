@@ -4,6 +4,7 @@ Owns the way from items to messages. Nothing is kept between requests, so what r
 by name.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -11,89 +12,100 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from services.gateway.api.chat import ChatMessage, ChatRequest, TextPart
+from services.gateway.api.chat import ChatRequest, Effort
+from services.gateway.api.messages import ChatMessage
 from services.gateway.api.parameters import Metadata, Natural, Penalty, Seconds, StopStrings
+from services.gateway.api.response_items import Item, Label, check_items, turns_of
+from services.gateway.api.structure import AsObject, AsSchema, AsText, ResponseFormat, SchemaFormat
+from services.gateway.api.tools import (
+    MOST_TOOLS,
+    AllowedChoice,
+    AllowedTools,
+    FunctionName,
+    FunctionSpec,
+    FunctionTool,
+    NamedChoice,
+    NamedFunction,
+)
 from shared.errors import BadRequest
 
 LOGPROBS: Final = "message.output_text.logprobs"
-Label = Annotated[str, Meta(max_length=512)]
 Nothing: TypeAlias = None
 """The type of a parameter that this server knows and does not serve: only null is accepted."""
 
-CHAT_NAMES: Final = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}
+CHAT_NAMES: Final = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+    "reasoning_effort": "reasoning.effort",
+}
 """Parameters of the chat that a client of this API knows by another name."""
 
 
-class InputText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="input_text", tag_field="type"):
-    """What a user, a developer or a function says."""
+class SchemaOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="json_schema", tag_field="type"):
+    """JSON that fits a schema."""
 
-    text: str
-
-
-class OutputText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="output_text", tag_field="type"):
-    """What the assistant said earlier, as a client got it; only the text goes into the prompt."""
-
-    text: str
-    annotations: list[Any] | None = None
-    logprobs: list[Any] | None = None
-
-
-class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refusal", tag_field="type"):
-    """What the assistant refused earlier."""
-
-    refusal: str
-
-    @property
-    def text(self) -> str:
-        """Its words, which go into the prompt as any others."""
-        return self.refusal
-
-
-Parts = list[InputText | OutputText | Refusal]
-
-
-class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One item of the input: a message, a function call of the assistant's, or what the function returned."""
-
-    type: Literal["message", "function_call", "function_call_output"] = "message"
-    role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: str | Parts | None = None
-    call_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
-    name: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
-    arguments: str | None = None
-    output: str | list[InputText] | None = None
-    id: Label | None = None
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
-
-    def check(self, where: str) -> None:
-        """See that what its type needs is there, and nothing else. Raises BadRequest."""
-        needed = _FIELDS[self.type]
-        for name in ("role", "content", "call_id", "name", "arguments", "output"):
-            given = getattr(self, name) is not None
-            if given and name not in needed:
-                raise BadRequest(f"'{where}.{name}' does not belong to an item of type {self.type}", f"{where}.{name}")
-            if name in needed and not given:
-                raise BadRequest(f"Missing required parameter: '{where}.{name}'", f"{where}.{name}")
-
-
-_FIELDS: Final = {
-    "message": ("role", "content"),
-    "function_call": ("call_id", "name", "arguments"),
-    "function_call_output": ("call_id", "output"),
-}
-
-
-class TextFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which form the text has."""
-
-    type: Literal["text"] = "text"
+    name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}(?!\n)$")]
+    schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None
 
 
 class TextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the text looks."""
 
-    format: TextFormat | None = None
-    verbosity: Nothing = None
+    format: AsText | AsObject | SchemaOutput | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+    def as_format(self) -> ResponseFormat | None:
+        """Say the format as chats do."""
+        if isinstance(self.format, SchemaOutput):
+            given = self.format
+            return AsSchema(SchemaFormat(given.name, given.schema, given.description, given.strict))
+        return self.format
+
+
+class ReasoningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much a model that reasons does so."""
+
+    effort: Effort | None = None
+    summary: Nothing = None
+
+
+class FlatFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A function that may be called."""
+
+    type: Literal["function"]
+    name: FunctionName
+    parameters: dict[str, Any] | None = None  # a JSON Schema; none: no parameters
+    strict: bool | None = None
+    description: str | None = None
+
+    def as_tool(self) -> FunctionTool:
+        """Say it as chats do."""
+        return FunctionTool(FunctionSpec(self.name, self.description, self.parameters, self.strict))
+
+
+class FunctionChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="function", tag_field="type"):
+    """This function must be called."""
+
+    name: FunctionName
+
+    def as_choice(self) -> NamedChoice:
+        """Say it as chats do."""
+        return NamedChoice(NamedFunction(self.name))
+
+
+class SomeFunctions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="allowed_tools", tag_field="type"):
+    """Only these functions may be called, or one of them must."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[FunctionChoice], Meta(min_length=1, max_length=MOST_TOOLS)]
+
+    def as_choice(self) -> AllowedChoice:
+        """Say it as chats do."""
+        return AllowedChoice(AllowedTools(self.mode, [one.as_choice() for one in self.tools]))
 
 
 class ResponseStreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,10 +126,14 @@ class ResponsesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     text: TextSettings | None = None
+    reasoning: ReasoningSettings | None = None
+    tools: Annotated[list[FlatFunction], Meta(max_length=MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | SomeFunctions | None = None
     include: Annotated[list[Literal["message.output_text.logprobs"]], Meta(max_length=8)] | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["disabled"] | None = None
+    service_tier: Literal["auto", "default"] | None = None
     store: bool | None = None  # nothing is kept, so true is refused
     background: bool | None = None  # true is refused
     # accepted for the client's own books and shown in the answer; nothing here depends on them
@@ -141,15 +157,12 @@ class ResponsesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     previous_response_id: Nothing = None
     conversation: Nothing = None
     prompt: Nothing = None
-    reasoning: Nothing = None
     max_tool_calls: Nothing = None
-    service_tier: Nothing = None
 
     def check(self) -> None:
         """Apply the rules that hold between fields. Raises BadRequest."""
         if isinstance(self.input, list):
-            for place, item in enumerate(self.input):
-                item.check(f"input[{place}]")
+            check_items(self.input)
         if self.store:
             raise BadRequest("Unsupported parameter: 'store' must be false; responses are not kept here", "store")
         if self.background:
@@ -161,21 +174,27 @@ class ResponsesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     def as_chat(self) -> ChatRequest:
         """Say the same as a chat. Raises BadRequest."""
-        logprobs = LOGPROBS in (self.include or ())
-        return ChatRequest(
-            messages=self._messages(),
-            model=self.model,
-            stream=self.stream,
+        text, reasoning, choice = self.text or TextSettings(), self.reasoning or ReasoningSettings(), self.tool_choice
+        made = ChatRequest(
+            messages=self._turns(),
             max_tokens=self.max_output_tokens,
-            logprobs=logprobs,
+            logprobs=LOGPROBS in (self.include or ()),
+            response_format=text.as_format(),
+            verbosity=text.verbosity,
+            reasoning_effort=reasoning.effort,
+            tools=None if self.tools is None else [one.as_tool() for one in self.tools],
+            tool_choice=choice if choice is None or isinstance(choice, str) else choice.as_choice(),
             **{name: getattr(self, name) for name in _SAME},
         )
+        with in_its_words():
+            made.check()
+        return made
 
-    def _messages(self) -> list[ChatMessage]:
+    def _turns(self) -> list[ChatMessage]:
         said = [] if self.instructions is None else [ChatMessage(role="system", content=self.instructions)]
         if isinstance(self.input, str):
             return [*said, ChatMessage(role="user", content=self.input)]
-        return said + [_message(item, f"input[{place}]") for place, item in enumerate(self.input)]
+        return said + turns_of(self.input)
 
 
 @contextmanager
@@ -184,21 +203,14 @@ def in_its_words() -> Iterator[None]:
     try:
         yield
     except BadRequest as error:
-        error.param = CHAT_NAMES.get(error.param or "", error.param)
+        name = re.split(r"[.\[]", error.param or "", maxsplit=1)[0]
+        error.param = CHAT_NAMES.get(name, error.param)
         raise
 
 
 _SAME: Final = (
-    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
-    "stop", "ignore_eos", "priority", "timeout", "top_logprobs", "metadata", "user", "safety_identifier",
-    "chat_template_kwargs",
+    "model", "stream", "parallel_tool_calls", "service_tier", "prompt_cache_key", "temperature", "top_p", "top_k",
+    "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "ignore_eos", "priority",
+    "timeout", "top_logprobs", "metadata", "user", "safety_identifier", "chat_template_kwargs",
 )  # fmt: skip
 """What has the same name and meaning in a chat."""
-
-
-def _message(item: Item, where: str) -> ChatMessage:
-    if item.type != "message" or item.role is None:
-        raise BadRequest(f"Unsupported parameter: '{where}.type' must be message", f"{where}.type")
-    if isinstance(item.content, list):
-        return ChatMessage(role=item.role, content=[TextPart(text=part.text) for part in item.content])
-    return ChatMessage(role=item.role, content=item.content)

@@ -95,10 +95,18 @@ class Response(Struct):
     background: bool
     parallel_tool_calls: bool
     previous_response_id: None
-    reasoning: dict[str, None]
+    reasoning: dict[str, str | None]
+    service_tier: str
     store: bool
     text: dict[str, Any]
     tool_choice: Any
     tools: list[dict[str, Any]]
     top_logprobs: int
     truncation: Literal["disabled"]
+
+
+class ResponseEvent(Struct):
+    """The data of one event; what else it has depends on its type, as in OpenAI's API."""
+
+    type: str
+    sequence_number: int

@@ -1,11 +1,13 @@
 """The Responses API, through the real openai client: create, stream, and what is refused."""
 
+import json
 from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseStreamEvent
+from pydantic import BaseModel
 
 from shared.errors import Code
 from shared.messages import unpack_tokens
@@ -13,6 +15,17 @@ from tests.contract.gateway.house import WORDS, House, failed
 from tests.contract.gateway.wire import TEXT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "description": "How it is outside",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "additionalProperties": False},
+    "strict": False,
+}
+CALLS = ["Let me", " see. \n", '{"name": "wea', 'ther", "arguments": {"city"', ': "Par', 'is"}}', "\n",
+         '{"name": "weather", "arguments": {"city": "Rome"}}']  # fmt: skip
 
 
 async def events_of(client: AsyncOpenAI, **asked: Any) -> list[ResponseStreamEvent]:
@@ -141,8 +154,15 @@ async def test_a_conversation_comes_as_items_in_all_their_forms(house: House, cl
         ({"truncation": "auto"}, "truncation"),
         ({"include": ["reasoning.encrypted_content"]}, "include[0]"),
         ({"top_logprobs": 3}, "top_logprobs"),
-        ({"reasoning": {"effort": "low"}}, "reasoning"),
+        ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
+        ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": 5}}}}, "text.format"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "other"}}, "tool_choice"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "input[0].call_id"),
         ({"max_tool_calls": 3}, "max_tool_calls"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"prompt": {"id": "p"}}, "prompt"),
@@ -154,6 +174,7 @@ async def test_a_conversation_comes_as_items_in_all_their_forms(house: House, cl
         ({"input": [{"role": "user", "content": "x", "output": "y"}]}, "input[0].output"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"input": [{"type": "reasoning"}]}, "input[0].type"),
+        ({"input": [{"type": "function_call", "call_id": "c", "name": "f"}]}, "input[0].arguments"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
         ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
         ({"temperature": 9}, "temperature"),
@@ -203,3 +224,83 @@ async def test_a_streamed_response_survives_its_worker(house: House, client: Asy
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == TEXT
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert [request.generated for request in house.fleet.requests] == [0, 4]
+
+
+@pytest.mark.parametrize("words", [CALLS, CALLS[2:]])
+async def test_20_calls_of_functions_are_items_of_their_own(
+    house: House, client: AsyncOpenAI, words: list[str]
+) -> None:
+    house.fleet.words = lambda request: words
+    asked: Any = {"input": "hello", "tools": [WEATHER]}
+    whole = await client.responses.create(model="chat", **asked)
+    kinds = ["message"] * (words is CALLS) + ["function_call"] * 2
+    assert [item.type for item in whole.output] == kinds
+    assert whole.output_text == ("Let me see." if words is CALLS else "")
+    calls = [item for item in whole.output if item.type == "function_call"]
+    assert [(call.name, json.loads(call.arguments)) for call in calls] == [
+        ("weather", {"city": "Paris"}),
+        ("weather", {"city": "Rome"}),
+    ]
+    assert len({call.call_id for call in calls} | {call.id for call in calls}) == 4
+    assert (whole.status, whole.tools[0].name, whole.tool_choice) == ("completed", "weather", "auto")  # type: ignore[union-attr]
+    events = await events_of(client, **asked)
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    last = events[-1]
+    assert last.type == "response.completed"
+    assert [item.type for item in last.response.output] == kinds
+    for place, item in enumerate(last.response.output):
+        if item.type != "function_call":
+            continue
+        mine = [event for event in events if getattr(event, "item_id", None) == item.id]
+        deltas = [event.delta for event in mine if event.type == "response.function_call_arguments.delta"]
+        assert "".join(deltas) == item.arguments
+        done = mine[-1]
+        assert done.type == "response.function_call_arguments.done"
+        assert (done.arguments, done.output_index) == (item.arguments, place)
+    async with client.responses.stream(model="chat", **asked) as stream:
+        final = await stream.get_final_response()
+    assert [item.type for item in final.output] == kinds
+
+
+async def test_20_what_a_function_returned_goes_back_to_the_model(house: House, client: AsyncOpenAI) -> None:
+    house.fleet.words = lambda request: CALLS[2:6]
+    first = await client.responses.create(model="chat", input="hello", tools=[WEATHER])
+    (call,) = first.output
+    assert call.type == "function_call"
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "rainy"}
+    question: Any = {"role": "user", "content": "hello"}
+    house.fleet.words = lambda request: ["wet"]
+    answer = await client.responses.create(model="chat", input=[question, *first.output, result], tools=[WEATHER])
+    assert answer.output_text == "wet"
+    prompt = prompt_of(house)
+    assert '"weather"' in prompt
+    assert prompt.index("Paris") < prompt.index("rainy")
+
+
+async def test_a_call_that_is_cut_off_is_incomplete(house: House, client: AsyncOpenAI) -> None:
+    house.fleet.words = lambda request: CALLS[2:]
+    events = await events_of(client, input="hello", tools=[WEATHER], max_output_tokens=3)
+    last = events[-1]
+    assert last.type == "response.incomplete"
+    (item,) = last.response.output
+    assert item.type == "function_call"
+    assert item.status == "incomplete"
+
+
+async def test_21_a_form_of_the_text_becomes_a_constraint(house: House, client: AsyncOpenAI) -> None:
+    class Person(BaseModel):
+        name: str
+
+    house.fleet.words = lambda request: ['{"name"', ': "Ada"}']
+    parsed = await client.responses.parse(model="chat", input="who?", text_format=Person)
+    assert parsed.output_parsed == Person(name="Ada")
+    constraint = house.fleet.requests[-1].sampling.constraint
+    assert constraint is not None
+    assert (constraint.kind, json.loads(constraint.text)["required"]) == ("json_schema", ["name"])
+    async with client.responses.stream(model="chat", input="who?", text_format=Person) as stream:
+        final = await stream.get_final_response()
+    assert final.output_parsed == Person(name="Ada")
+    await client.responses.create(model="chat", input="who?", text={"format": {"type": "json_object"}})
+    assert house.fleet.requests[-1].sampling.constraint is not None
+    await client.responses.create(model="chat", input="who?", text={"format": {"type": "text"}})
+    assert house.fleet.requests[-1].sampling.constraint is None
