@@ -12,13 +12,17 @@ from opentelemetry.trace import Tracer
 
 from services.gateway.access.caller import Caller
 from services.gateway.access.gate import Gate
+from services.gateway.answers.calling import CallingAnswer
 from services.gateway.answers.counted import CountedAnswer
 from services.gateway.answers.forms import Asked
 from services.gateway.answers.maps import NatsAnswer
 from services.gateway.api.chat import ChatRequest
 from services.gateway.api.responses import ResponsesRequest, in_its_words
+from services.gateway.content.moderation import Moderation
+from services.gateway.content.report import Who
 from services.gateway.journal import Journal
 from services.gateway.metrics import Metrics
+from services.gateway.prompts.chats import calling_of
 from services.gateway.prompts.plans import plan_chat, plan_completion
 from services.gateway.prompts.scenarios import Scenario, Scenarios
 from services.gateway.reasons import GATEWAY_FULL
@@ -38,6 +42,7 @@ class Desk:
         relay: Relay,
         scenarios: Scenarios,
         gate: Gate,
+        moderation: Moderation,
         *,
         settings: GatewaySettings,
         metrics: Metrics,
@@ -48,6 +53,7 @@ class Desk:
         self.in_flight = 0
         self._relay = relay
         self._gate = gate
+        self.moderation = moderation
         self._bound = settings.max_streams
         self._metrics = metrics
         self._tracer = tracer
@@ -99,8 +105,8 @@ class Desk:
     ) -> Call:
         """Plan a request, take its share of the limits, start it. `close` must follow.
 
-        `timeout_s` is the client's beside the one in the request. Raises BadRequest, ContextTooLong, LimitReached,
-        Overloaded.
+        `timeout_s` is the client's beside the one in the request. Raises BadRequest, ContextTooLong, ContentRefused,
+        LimitReached, Overloaded, ModerationDown.
         """
         if isinstance(asked, ResponsesRequest):
             with in_its_words():
@@ -121,20 +127,27 @@ class Desk:
             new = sum(plan.stopping.max_tokens for plan in plans)
             bounded = asked.max_tokens is not None or getattr(asked, "max_completion_tokens", None) is not None
             grant = await self._gate.admit(caller, scenario.name, prompt, new, choices=len(plans), bounded=bounded)
-            if isinstance(answer, CountedAnswer | NatsAnswer):
-                answer.expect(prompt)
-            call = open_call(
-                call_id,
-                scenario,
-                grant,
-                plans=plans,
-                answer=answer,
-                journal=journal,
-                priority=caller.priority + max(0, asked.priority or 0),  # a client may only let others go first
-                timeout_s=min((s for s in (asked.timeout, timeout_s) if s is not None), default=None),
-            )
-            journal.started()
             try:
+                who = Who(call_id, scenario.name, caller.tenant, caller.key_id)
+                await self.moderation.check(asked, scenario.prompter, who)
+                if isinstance(answer, CountedAnswer | NatsAnswer):
+                    answer.expect(prompt)
+                if isinstance(asked, ChatRequest) and (calling := calling_of(asked, scenario.prompter.form)):
+                    answer = CallingAnswer(answer, calling, streamed=bool(asked.stream))
+                guarded = self.moderation.guarded(answer, self._relay, who)
+                call = open_call(
+                    call_id,
+                    scenario,
+                    grant,
+                    plans=plans,
+                    answer=guarded or answer,
+                    journal=journal,
+                    priority=caller.priority + max(0, asked.priority or 0),  # a client may only let others go first
+                    timeout_s=min((s for s in (asked.timeout, timeout_s) if s is not None), default=None),
+                )
+                if guarded is not None:
+                    guarded.watch(call)
+                journal.started()
                 self._relay.start(call)
             except BaseException as error:
                 self._gate.settle(grant, 0, 0, error if isinstance(error, BatonError) else None)

@@ -81,6 +81,7 @@ class Metrics:
         self.withdrawn = Counter(
             "baton_gateway_withdrawn", "attempts cancelled", ["scenario", "cause"], registry=registry
         )
+        self.connections = Gauge("baton_gateway_connections", "open HTTP connections", registry=registry)
         self.cut = Counter("baton_gateway_slow_readers", "clients cut off for not reading", registry=registry)
         self._tokens = Counter(
             "baton_gateway_usage_tokens",

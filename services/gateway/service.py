@@ -12,9 +12,9 @@ from functools import partial
 from typing import Final
 
 from services.gateway.access.gate import open_gate
+from services.gateway.content.moderation import Moderation
 from services.gateway.desk import Desk
 from services.gateway.http.entrance import HttpEntrance
-from services.gateway.http.server import listen
 from services.gateway.metrics import Metrics
 from services.gateway.nats.entrance import NatsEntrance
 from services.gateway.prompts.scenarios import Scenarios, open_scenarios
@@ -22,6 +22,7 @@ from services.gateway.relay.hearing import Hearing
 from services.gateway.relay.offers import Offers
 from services.gateway.relay.relay import Relay
 from shared.config import Config
+from shared.errors import Draining
 from shared.instance import Instance
 from shared.lifecycle import Load
 from shared.messages import Role
@@ -31,6 +32,7 @@ from shared.policy.placement import FleetView, ViewRules
 from shared.subjects import GATEWAYS
 
 SWEEP_S: Final = 0.5
+CUT_S: Final = 0.5
 TOKENIZER_THREADS: Final = 2
 
 
@@ -45,7 +47,8 @@ class Gateway:
         self._threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="prompt")
 
     def prepare(self, config: Config) -> None:
-        """Load the tokenizers."""
+        """Load the tokenizers and the rules of moderation."""
+        self._moderation = Moderation(config, self._threads)
         self._scenarios = open_scenarios(config, self._threads)
 
     async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
@@ -70,9 +73,16 @@ class Gateway:
             max_streams=config.gateway.max_streams,
         )
         stack.callback(self._relay.stop)
+        await self._moderation.open(instance, stack)
         gate = await open_gate(instance, stack)
         self._desk = Desk(
-            self._relay, scenarios, gate, settings=config.gateway, metrics=metrics, tracer=instance.telemetry.tracer
+            self._relay,
+            scenarios,
+            gate,
+            self._moderation,
+            settings=config.gateway,
+            metrics=metrics,
+            tracer=instance.telemetry.tracer,
         )
         self._observe(metrics, scenarios)
         await self._open_bus(instance, scenarios, stack)
@@ -108,9 +118,10 @@ class Gateway:
         instance.telemetry.expose("baton_gateway_nats", self._nats.counts)
 
     async def _open_http(self, instance: Instance, metrics: Metrics, stack: AsyncExitStack) -> None:
-        settings = instance.config.gateway
-        self._http = HttpEntrance(self._desk, settings, metrics, instance.telemetry, self.why_not_ready)
-        self.port = await listen(self._http.handle, settings, stack)
+        self._http = HttpEntrance(instance, self._desk, metrics, self.why_not_ready)
+        metrics.connections.set_function(lambda: self._http.connections)
+        self.port = await self._http.open(stack)
+        stack.push_async_callback(self._cut)
 
     def why_not_ready(self) -> str:
         """Say why a request would not be served here; nothing when it would."""
@@ -132,7 +143,7 @@ class Gateway:
             elapsed_s, last = min(now - last, 2 * SWEEP_S), now
             self._hearing.sweep()
             self._relay.sweep(elapsed_s)
-            self._http.completions.sweep(elapsed_s)
+            self._http.sweep(elapsed_s)
 
     def load(self) -> Load:
         """Say how many more streams may be opened."""
@@ -140,14 +151,24 @@ class Gateway:
         return Load(slots=self._bound, free=max(0, self._bound - held), busy=held > 0)
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new requests and let the open ones end; what is still open then is cut."""
+        """Refuse new requests and let the open ones end; what is still open then is cut, and told so."""
         self._desk.draining = True
+        self._http.drain()
         for intake in self._intakes:
             await intake.stop()
         give_up = time.monotonic() + seconds
         while self._desk.in_flight and time.monotonic() < give_up:  # noqa: ASYNC110  nobody need tell us
             await asyncio.sleep(0.05)
+        await self._cut()
         await self._nats.flushed()
+
+    async def _cut(self) -> None:
+        """End what is still open with an error that its client sees, and give that a moment to go out."""
+        self._desk.draining = True
+        self._relay.cut(Draining("this gateway has stopped before the answer was complete; ask again"))
+        give_up = time.monotonic() + CUT_S
+        while self._desk.in_flight and time.monotonic() < give_up:  # noqa: ASYNC110  nobody need tell us
+            await asyncio.sleep(0.02)
 
 
 def _view_rules(config: Config) -> ViewRules:

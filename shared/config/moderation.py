@@ -64,6 +64,8 @@ def moderation_faults(
     for scenario, lists in uses.items():
         for key, names in zip(("moderate_prompt", "moderate_answer"), lists, strict=True):
             faults += [
-                f"scenario.{scenario}.{key}: there is no [moderation.{name}]" for name in names if name not in moderators
+                f"scenario.{scenario}.{key}: there is no [moderation.{name}]"
+                for name in names
+                if name not in moderators
             ]
     return faults

@@ -15,10 +15,11 @@ from services.gateway.answers.forms import Asked, Streamed, name_call, streamed,
 from services.gateway.answers.sse import SseStream
 from services.gateway.api.reading import parse
 from services.gateway.desk import Desk
-from services.gateway.http.bodies import identify, read_body, signature, timeout_of
+from services.gateway.http.access_log import ENTRY
+from services.gateway.http.bodies import Bodies, identify, signature, timeout_of
+from services.gateway.http.terms import Terms
 from services.gateway.prompts.scenarios import Scenario
 from services.gateway.relay.calls import Call
-from shared.config import GatewaySettings
 from shared.errors import BatonError
 from shared.telemetry import extract_context
 
@@ -35,9 +36,10 @@ class _Around(TypedDict):
 class Completions:
     """The routes that generate."""
 
-    def __init__(self, desk: Desk, settings: GatewaySettings) -> None:
+    def __init__(self, desk: Desk, terms: Terms, bodies: Bodies) -> None:
         self._desk = desk
-        self._settings = settings
+        self._terms = terms
+        self._bodies = bodies
         self._streams: set[SseStream] = set()
 
     def sweep(self, elapsed_s: float) -> None:
@@ -49,7 +51,9 @@ class Completions:
         """Answer one request."""
         with self._desk.place():
             caller = await identify(request, self._desk)
-            asked: Asked = parse(await read_body(request, self._settings), shape)
+            asked: Asked = parse(await self._bodies.read(request), shape)
+            entry = request[ENTRY]
+            entry.model, entry.stream = asked.model or "", bool(asked.stream)
             scenario = self._desk.find(caller, asked.model, request.headers.get("x-baton-scenario"))
             if asked.stream:
                 return await self._stream(request, caller, asked, scenario)
@@ -59,6 +63,7 @@ class Completions:
         call_id = name_call(asked)
         collected = await whole(asked, call_id, scenario)
         call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=collected, **_around(request))
+        request[ENTRY].call = call
         try:
             await call.ended
         finally:
@@ -71,8 +76,9 @@ class Completions:
         self, request: web.BaseRequest, caller: Caller, asked: Asked, scenario: Scenario
     ) -> web.StreamResponse:
         call_id = name_call(asked)
-        events = await streamed(asked, call_id, scenario, self._settings)
+        events = await streamed(asked, call_id, scenario, self._terms.settings)
         call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=events, **_around(request))
+        request[ENTRY].call = call
         events.stream.on_cut = lambda: self._desk.cut(call)
         try:
             await call.admitted  # until here the answer may still be an error with a status of its own
@@ -107,7 +113,7 @@ class Completions:
         try:
             if events.stream.gone:
                 raise ConnectionResetError
-            async with asyncio.timeout(self._settings.send_timeout_s):
+            async with asyncio.timeout(self._terms.settings.send_timeout_s):
                 await response.write_eof()
         except (TimeoutError, ConnectionError):
             if transport is not None:

@@ -1,204 +1,154 @@
-"""The HTTP entrance: routes, what stands around every answer, the small answers.
+"""The HTTP entrance: what stands around every answer, and how the entrance lives.
 
-Owns request ids and the shape of errors. The connections are in `server.py`, the completions in `completions.py`.
+Owns request ids, the shape of errors, CORS, the access log, reload and drain. The routes are in `routes.py`, the
+connections in `server.py`.
 """
 
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
-from functools import cached_property
-from typing import Any, Final
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Final
 
-import msgspec
 from aiohttp import web
 
-from services.gateway.access.caller import Caller
-from services.gateway.api.chat import ChatRequest
-from services.gateway.api.completion import CompletionRequest
-from services.gateway.api.reading import parse
-from services.gateway.api.responses import ResponsesRequest
-from services.gateway.api.tokens import DetokenizeRequest, TokenizeRequest
 from services.gateway.desk import Desk
-from services.gateway.http.bodies import ID, identify, read_body, signature, too_large
+from services.gateway.http.access_log import ENTRY, AccessLog, Entry, check_place
+from services.gateway.http.bodies import Bodies, signature, too_large
 from services.gateway.http.completions import Completions
-from services.gateway.http.openapi import document, page
+from services.gateway.http.crowd import Crowd
+from services.gateway.http.routes import JSON, Route, Routes, as_error
+from services.gateway.http.server import Door
+from services.gateway.http.terms import KEYS, Terms
 from services.gateway.metrics import Metrics
-from services.gateway.prompts.scenarios import Scenario
-from services.gateway.refusals import answer, as_json, error_object, headers
-from shared.config import GatewaySettings
-from shared.errors import BatonError
-from shared.telemetry import Telemetry
+from services.gateway.refusals import answer, as_json, headers
+from shared.config import Config
+from shared.errors import BatonError, Draining
+from shared.instance import Instance
+from shared.reloading import Apply
+from shared.telemetry import speak_of
 
-JSON: Final = "application/json"
 GIVEN_ID: Final = re.compile(r"^[\x21-\x7e]{1,128}$")
-MODEL_PATH: Final = "/v1/models/"
 CLIENT_GONE: Final = 499
-Route = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-_SERVER_FAULT: Final = 500
 
 log = logging.getLogger(__name__)
 
 
 class HttpEntrance:
-    """All routes of one gateway. `app` is what a server runs."""
+    """One per gateway."""
 
-    def __init__(
-        self,
-        desk: Desk,
-        settings: GatewaySettings,
-        metrics: Metrics,
-        telemetry: Telemetry,
-        why_not_ready: Callable[[], str],
-    ) -> None:
+    def __init__(self, instance: Instance, desk: Desk, metrics: Metrics, why_not_ready: Callable[[], str]) -> None:
         self._desk = desk
-        self._settings = settings
         self._metrics = metrics
-        self._telemetry = telemetry
-        self._why_not_ready = why_not_ready
-        self.completions = Completions(desk, settings)
-        self._routes: dict[str, tuple[str, Route]] = {
-            "/v1/chat/completions": ("POST", self._chat),
-            "/v1/completions": ("POST", self._completion),
-            "/v1/responses": ("POST", self._response),
-            "/v1/models": ("GET", self._models),
-            "/tokenize": ("POST", self._tokenize),
-            "/detokenize": ("POST", self._detokenize),
-            "/healthz": ("GET", self._healthz),
-            "/readyz": ("GET", self._readyz),
-            "/metrics": ("GET", self._exposition),
-            "/openapi.json": ("GET", self._openapi),
-            "/docs": ("GET", self._docs),
-        }
+        self._terms = Terms.read(instance.config.gateway)
+        self._access_log = AccessLog()
+        bodies = Bodies(self._terms)
+        self._completions = Completions(desk, self._terms, bodies)
+        self._routes = Routes(desk, self._completions, bodies, instance.telemetry, why_not_ready)
+        self._door = Door(self.handle, self._terms, Crowd(self._terms))
+        instance.telemetry.expose("baton_gateway_http", self._door.crowd.counts)
+        instance.reloading.add(self._prepare, *KEYS)
+
+    # ---- its life ----------------------------------------------------------------------------------------------------
+
+    async def open(self, stack: AsyncExitStack) -> int:
+        """Listen until `stack` closes; the port. Raises ConfigError, LinkLost."""
+        check_place(self._terms.settings.access_log)
+        self._access_log.use(self._terms.settings.access_log)
+        stack.callback(self._access_log.close)
+        await self._door.open(stack)
+        return self._door.port
+
+    async def _prepare(self, config: Config) -> Apply:
+        """See Reloading. Connections and streams go on, under the new terms."""
+        terms = Terms.read(config.gateway)
+        check_place(config.gateway.access_log)
+
+        def apply() -> None:
+            self._terms.take(terms)
+            self._access_log.use(terms.settings.access_log)
+
+        return apply
+
+    def sweep(self, elapsed_s: float) -> None:
+        """Look after whoever is late or slow; twice a second."""
+        self._completions.sweep(elapsed_s)
+        self._door.sweep()
+        self._access_log.flush()
+
+    def drain(self) -> None:
+        """Let go of the connections that wait for a request; the others close with their answer."""
+        self._door.drain()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return self._door.crowd.size
 
     # ---- around every answer -----------------------------------------------------------------------------------------
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever it is: with an id, and every error with OpenAI's body."""
         given = request.headers.get("x-request-id", "")
-        request[ID] = given if GIVEN_ID.match(given) else f"req-{secrets.token_hex(16)}"
-        label, status = "other", CLIENT_GONE
+        request_id = given if GIVEN_ID.match(given) else f"req-{secrets.token_hex(16)}"
+        entry = request[ENTRY] = Entry(request_id, self._terms.cors.headers(request.headers))
+        speak_of(request_id)
+        route = self._routes.find(request.path)
+        entry.route, status = route.label, CLIENT_GONE
         try:
-            label, methods, route = self._find(request.path)
-            if methods and request.method not in methods:
-                response: web.StreamResponse = _wrong_method(request, methods)
-            else:
-                response = await self._answered(request, route)
+            response = await self._answered(request, route, entry)
             status = response.status
         finally:
-            self._metrics.requests.labels(label, str(status)).inc()
+            self._metrics.requests.labels(route.label, str(status)).inc()
+            self._access_log.write(request, entry, status)
+        if self._desk.draining:
+            response.force_close()
         if not response.prepared:
             response.headers.update(signature(request))
         return response
 
-    def _find(self, path: str) -> tuple[str, tuple[str, ...], Route]:
-        """Find a path's label for metrics, its methods and its handler."""
-        known = self._routes.get(path)
-        if known is not None:
-            method, route = known
-            return path, ("GET", "HEAD") if method == "GET" else (method,), route
-        if path.startswith(MODEL_PATH) and len(path) > len(MODEL_PATH):
-            return f"{MODEL_PATH}{{id}}", ("GET", "HEAD"), self._model
-        return "other", (), self._missing
-
-    async def _answered(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+    async def _answered(self, request: web.BaseRequest, route: Route, entry: Entry) -> web.StreamResponse:
         try:
-            return await route(request)
+            return await self._routed(request, route)
         except BatonError as error:
-            return _refusal(error)
+            return _refusal(error, entry)
         except web.HTTPRequestEntityTooLarge:
-            return _refusal(too_large(self._settings))
+            return _refusal(too_large(self._terms.settings), entry)
         except web.HTTPRequestTimeout:
-            return _error(408, "the body did not come in time", "request_timeout")
+            response = as_error(408, "the body did not come in time", "request_timeout")
+            response.force_close()
+            return response
         except ConnectionError:  # the client is gone: nobody is left to hear of it
             return web.Response(status=CLIENT_GONE)
         except Exception as error:
-            log.exception("a request failed inside the gateway", extra={"request": request[ID]})
-            return _refusal(BatonError(str(error)))
+            log.exception("a request failed inside the gateway", extra={"request": entry.id})
+            return _refusal(BatonError(str(error)), entry)
 
-    # ---- routes ------------------------------------------------------------------------------------------------------
+    async def _routed(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        if request.method == "OPTIONS" and (route.methods or request.path == "*"):
+            return self._options(request, route)
+        if route.methods and request.method not in route.methods:
+            return _wrong_method(request, route.methods)
+        if self._desk.draining and not route.probe:
+            error = Draining("this gateway is stopping; another one, or the same one restarted, will serve you")
+            self._desk.refused(error)
+            raise error
+        return await route.answer(request)
 
-    async def _models(self, request: web.BaseRequest) -> web.Response:
-        caller = await identify(request, self._desk)
-        mine = [scenario.card() for scenario in self._desk.scenarios if caller.may_use(scenario.name)]
-        return _json({"object": "list", "data": mine})
-
-    async def _model(self, request: web.BaseRequest) -> web.Response:
-        caller = await identify(request, self._desk)
-        return _json(self._desk.find(caller, request.path[len(MODEL_PATH) :]).card())
-
-    async def _missing(self, request: web.BaseRequest) -> web.Response:
-        return _error(404, f"Not found: {request.method} {request.path[:200]}", "not_found")
-
-    async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self.completions.create(request, ChatRequest)
-
-    async def _completion(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self.completions.create(request, CompletionRequest)
-
-    async def _response(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self.completions.create(request, ResponsesRequest)
-
-    async def _tokenize(self, request: web.BaseRequest) -> web.Response:
-        with self._desk.place():
-            caller = await identify(request, self._desk)
-            asked = parse(await read_body(request, self._settings), TokenizeRequest)
-            scenario = self._scenario(request, caller, asked.model)
-            tokens = await scenario.prompter.count(asked)
-        return _json({"count": len(tokens), "max_model_len": scenario.prompter.context, "tokens": tokens})
-
-    async def _detokenize(self, request: web.BaseRequest) -> web.Response:
-        with self._desk.place():
-            caller = await identify(request, self._desk)
-            asked = parse(await read_body(request, self._settings), DetokenizeRequest)
-            words = await self._scenario(request, caller, asked.model).prompter.words(asked.tokens)
-        return _json({"prompt": words})
-
-    def _scenario(self, request: web.BaseRequest, caller: Caller, model: str | None) -> Scenario:
-        return self._desk.find(caller, model, request.headers.get("x-baton-scenario"))
-
-    async def _healthz(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002  aiohttp's signature
-        return web.Response(text="ok\n")
-
-    async def _readyz(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002
-        why = self._why_not_ready()
-        return web.Response(status=503 if why else 200, text=f"{why or 'ready'}\n")
-
-    async def _openapi(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002
-        return web.Response(body=self._described[0], content_type=JSON)
-
-    async def _docs(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002
-        headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": "default-src 'none'"}
-        return web.Response(body=self._described[1], headers=headers)
-
-    @cached_property
-    def _described(self) -> tuple[bytes, bytes]:
-        made = document()
-        return msgspec.json.encode(made), page(made).encode()
-
-    async def _exposition(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002
-        return web.Response(body=self._telemetry.exposition(), headers={"content-type": "text/plain; version=0.0.4"})
-
-
-def _json(value: Any) -> web.Response:  # noqa: ANN401  whatever JSON can say
-    return web.Response(body=msgspec.json.encode(value), content_type=JSON)
+    def _options(self, request: web.BaseRequest, route: Route) -> web.Response:
+        """Say what may be asked here: to a browser before it does, and to anybody else."""
+        allowed = {"allow": ", ".join((*route.methods, "OPTIONS"))} if route.methods else {}
+        return web.Response(status=204, headers=allowed | self._terms.cors.preflight(request.headers))
 
 
 def _wrong_method(request: web.BaseRequest, methods: tuple[str, ...]) -> web.Response:
-    response = _error(
-        405, f"{request.path} takes {' or '.join(methods)}, not {request.method[:20]}", "method_not_allowed"
-    )
-    response.headers["allow"] = ", ".join(methods)
+    words = f"{request.path} takes {' or '.join(methods)}, not {request.method[:20]}"
+    response = as_error(405, words, "method_not_allowed")
+    response.headers["allow"] = ", ".join((*methods, "OPTIONS"))
     return response
 
 
-def _refusal(error: BatonError) -> web.Response:
+def _refusal(error: BatonError, entry: Entry) -> web.Response:
+    entry.error = error.code
     return web.Response(status=answer(error).status, body=as_json(error), content_type=JSON, headers=headers(error))
-
-
-def _error(status: int, message: str, code: str | None) -> web.Response:
-    kind = "invalid_request_error" if status < _SERVER_FAULT else "server_error"
-    return web.Response(
-        status=status, body=msgspec.json.encode(error_object(message, kind, None, code)), content_type=JSON
-    )

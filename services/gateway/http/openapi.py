@@ -15,6 +15,7 @@ import msgspec
 
 from services.gateway.api.chat import ChatRequest
 from services.gateway.api.completion import CompletionRequest
+from services.gateway.api.moderations import ModerationRequest
 from services.gateway.api.responses import ResponsesRequest
 from services.gateway.api.tokens import DetokenizeRequest, TokenizeRequest
 from services.gateway.http import openapi_answers as answers
@@ -28,7 +29,7 @@ _STREAM: Final = (
     "Server-sent events, where the request says stream: true. {events} Once the stream has begun, an error is an event "
     "too; a stream without its last event was cut."
 )
-_CHAT_EVENTS: Final = "Each event's data is a {chunk}; `[DONE]` comes last."
+_CHAT_EVENTS: Final = "`[DONE]` comes last."
 _RESPONSE_EVENTS: Final = (
     "Each event has a type and a sequence_number: response.created, response.in_progress, response.output_item.added, "
     "response.content_part.added, response.output_text.delta, response.output_text.done, response.content_part.done, "
@@ -63,7 +64,8 @@ class _Route:
     statuses: tuple[int, ...]
     takes: type | None = None
     gives: type | None = None
-    streams: str = ""
+    streams: str = ""  # what is said of its events
+    chunk: str = ""  # the shape of their data
     kind: str = "application/json"
     open: bool = False  # to anyone, without a key
 
@@ -71,19 +73,22 @@ class _Route:
 ROUTES: Final[Mapping[tuple[str, str], _Route]] = {
     ("post", "/v1/chat/completions"): _Route(
         "createChatCompletion", "Continue a conversation", _GENERATES, ChatRequest, answers.ChatCompletion,
-        _CHAT_EVENTS.format(chunk="ChatCompletionChunk"),
+        _CHAT_EVENTS, "ChatCompletionChunk",
     ),
     ("post", "/v1/completions"): _Route(
         "createCompletion", "Continue a text", _GENERATES, CompletionRequest, answers.Completion,
-        _CHAT_EVENTS.format(chunk="Completion"),
+        _CHAT_EVENTS, "Completion",
     ),
     ("post", "/v1/responses"): _Route(
         "createResponse", "Continue a conversation, in the terms of the Responses API", _GENERATES, ResponsesRequest,
-        responses.Response, _RESPONSE_EVENTS,
+        responses.Response, _RESPONSE_EVENTS, "ResponseEvent",
     ),
     ("get", "/v1/models"): _Route("listModels", "What this key may use", (401, 405, 500), gives=answers.Models),
     ("get", "/v1/models/{model}"): _Route(
         "retrieveModel", "One model", (401, 403, 404, 405, 500), gives=answers.Model
+    ),
+    ("post", "/v1/moderations"): _Route(
+        "createModeration", "Judge texts by the built-in rules", _READS, ModerationRequest, answers.Moderations
     ),
     ("post", "/tokenize"): _Route("tokenize", "Tokens of a text or chat", _READS, TokenizeRequest, answers.Tokens),
     ("post", "/detokenize"): _Route("detokenize", "Text of tokens", _READS, DetokenizeRequest, answers.Words),
@@ -95,12 +100,13 @@ ROUTES: Final[Mapping[tuple[str, str], _Route]] = {
 }  # fmt: skip
 
 
+_MORE: Final = (answers.Error, answers.ChatCompletionChunk, responses.ResponseEvent)
+
+
 def document() -> Json:
     """Make the whole document."""
     shapes = [one for route in ROUTES.values() for one in (route.takes, route.gives) if one not in (None, dict)]
-    _, schemas = msgspec.json.schema_components(
-        [*shapes, answers.Error, answers.ChatCompletionChunk], ref_template=_REF
-    )
+    _, schemas = msgspec.json.schema_components([*shapes, *_MORE], ref_template=_REF)
     paths: dict[str, Json] = {}
     for (method, path), route in ROUTES.items():
         paths.setdefault(path, {})[method] = _operation(path, route)
@@ -151,13 +157,26 @@ def _responses(path: str, route: _Route) -> Json:
         schema = {"type": "object"} if route.gives is dict else {"$ref": _REF.format(name=route.gives.__name__)}
     content: Json = {route.kind: {"schema": schema}}
     if route.streams:
-        words = _STREAM.format(events=route.streams)
-        content["text/event-stream"] = {"schema": {"type": "string", "description": words}}
+        content["text/event-stream"] = {"schema": _event(route.streams, route.chunk)}
     made: Json = {"200": {"description": "As asked for.", "headers": _ALWAYS, "content": content}}
     if path == "/readyz":
         text = {_TEXT: {"schema": {"type": "string"}}}
         made["503"] = {"description": "It would not; the text says why.", "content": text}
     return made | {str(status): _error(status) for status in route.statuses}
+
+
+def _event(events: str, chunk: str) -> Json:
+    """Describe one event of a stream."""
+    shapes = [{"$ref": _REF.format(name=name)} for name in (chunk, "Error")]
+    data: Json = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": shapes}}
+    if events is _CHAT_EVENTS:
+        data = {"anyOf": [{"const": "[DONE]"}, data]}
+    return {
+        "type": "object",
+        "description": _STREAM.format(events=events),
+        "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": data},
+        "required": ["data"],
+    }
 
 
 def _error(status: int) -> Json:

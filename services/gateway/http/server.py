@@ -1,83 +1,220 @@
-"""The HTTP connections under the entrance: aiohttp, with what it would answer by itself put into OpenAI's form.
+"""The door of the HTTP entrance: listens, welcomes connections within the bounds, turns the others away.
 
-Owns the listening socket and its connections. A client that goes away cancels its handler at once.
+Owns the listening sockets and the connections. Accepts by itself, so that a flood is turned away before it costs a
+connection's memory or a TLS handshake.
 """
 
 import asyncio
+import errno
+import logging
+import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
-import msgspec
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from services.gateway.refusals import error_object
-from shared.config import GatewaySettings
-from shared.errors import LinkLost
+from services.gateway.http.connections import Connection, plain_answer
+from services.gateway.http.crowd import PEER_FULL, Crowd, Visit, peer_of
+from services.gateway.http.neighbours import check_neighbours
+from services.gateway.http.terms import Terms
+from shared.errors import LinkLost, Unavailable
+from shared.tasks import Tasks
 
-KEEP_ALIVE_S: Final = 75.0
-LINGER_S: Final = 5.0
-"""For a client that still sends a body which was refused, so that it hears why."""
 CLOSE_S: Final = 1.0
 BACKLOG: Final = 4096
-_SERVER_FAULT: Final = 500
+BATCH: Final = 128
+"""Connections accepted at one go; then the streams have their turn."""
+PAUSE_S: Final = 0.2
+"""After an accept failed for want of files or memory."""
+LEAVING: Final = 64
+LEAVING_S: Final = 0.5
+"""So many of those turned away stay so long, that the reason reaches them; the others are just closed."""
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+log = logging.getLogger(__name__)
 
-class _Connection(web.RequestHandler):
-    """One connection. What is no HTTP gets an error body too, and hears nothing of the parser's insides."""
 
-    __slots__ = ()
+class Door:
+    """One per gateway."""
 
-    def handle_error(
+    def __init__(self, handle: Handle, terms: Terms, crowd: Crowd) -> None:
+        self.port = 0
+        self.crowd = crowd
+        self._terms = terms
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._leaving: set[socket.socket] = set()
+        self._tasks = Tasks("http door")
+        self._pausing: asyncio.TimerHandle | None = None
+        self._server = web.Server(handle, request_factory=self._request, handler_cancellation=True, loop=self._loop)
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Listen until `stack` closes. Raises LinkLost when the address cannot be had."""
+        settings = self._terms.settings
+        host, port = settings.host, settings.port
+        if settings.reuse_port:
+            await check_neighbours(host, port, tls=self._terms.tls is not None)
+        stack.push_async_callback(self._close)
+        try:
+            addresses = await self._loop.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            for family, address in dict.fromkeys((found[0], found[4]) for found in addresses):
+                self._sockets.append(
+                    _listener(family, (address[0], self.port or port, *address[2:]), settings.reuse_port)
+                )
+                self.port = int(self._sockets[0].getsockname()[1])
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise LinkLost(f"cannot listen on {host}:{port}: {why}; does something else use this port?") from error
+        self._attend()
+
+    def sweep(self) -> None:
+        """Close the connections that have overstayed."""
+        self.crowd.sweep()
+
+    def drain(self) -> None:
+        """Close the connections without a request. Where others listen on the same port, leave new ones to them."""
+        if self._terms.settings.reuse_port:
+            self._accept_all()
+            self._stop_listening()
+        for connection in self._server.connections:
+            if isinstance(connection, Connection) and connection.idle:
+                connection.force_close()
+
+    # ---- welcoming ---------------------------------------------------------------------------------------------------
+
+    def _attend(self) -> None:
+        self._pausing = None
+        for listening in self._sockets:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _accept_all(self) -> None:
+        for listening in self._sockets:
+            while self._accept(listening):
+                pass
+
+    def _accept(self, listening: socket.socket) -> bool:
+        """Accept what waits, up to a batch; whether more may wait."""
+        for _ in range(BATCH):
+            try:
+                link, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._pause(error)
+                    return False
+                continue  # that one client has gone already
+            link.setblocking(False)
+            self._greet(link, peer_of(str(address[0])))
+        return True
+
+    def _greet(self, link: socket.socket, peer: str) -> None:
+        visit = self.crowd.admit(peer)
+        if isinstance(visit, str):
+            self._turn_away(link, visit)
+            return
+        try:
+            _ = self._tasks.spawn(self._welcome(link, visit), name="welcome")
+        except Unavailable:  # closing
+            visit.leave()
+            link.close()
+
+    async def _welcome(self, link: socket.socket, visit: Visit) -> None:
+        tls = self._terms.tls
+        handshake_s = self._terms.settings.head_timeout_s if tls else None
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: Connection(self._server, self._terms, self.crowd, visit),
+                link,
+                ssl=tls,
+                ssl_handshake_timeout=handshake_s,
+                ssl_shutdown_timeout=CLOSE_S if tls else None,
+            )
+        except OSError as error:  # not TLS, an unknown certificate, too slow, gone
+            self.crowd.counts.handshakes_failed += 1
+            log.debug("a connection was not made", extra={"peer": visit.peer, "error": str(error)[:200]})
+            visit.leave()
+            link.close()
+        except BaseException:
+            visit.leave()
+            link.close()
+            raise
+
+    def _turn_away(self, link: socket.socket, why: str) -> None:
+        """Say why and close, without making it a connection."""
+        if self._terms.tls is None and len(self._leaving) < LEAVING:
+            code = "too_many_connections" if why is PEER_FULL else "server_overloaded"
+            with suppress(OSError):
+                link.send(plain_answer(429, why, "retry-after: 1", f"x-baton-reason: {code}", code=code))
+                link.shutdown(socket.SHUT_WR)
+                self._leaving.add(link)
+                self._loop.call_later(LEAVING_S, self._let_go, link)
+                return
+        link.close()
+
+    def _let_go(self, link: socket.socket) -> None:
+        self._leaving.discard(link)
+        with suppress(OSError):  # what lies unread would turn the closing into a reset, and lose the reason
+            link.recv(1 << 20)
+        link.close()
+
+    def _pause(self, error: OSError) -> None:
+        """Leave the next ones in the kernel's queue for a moment: nothing would come of asking again at once."""
+        self.crowd.counts.accepts_failed += 1
+        log.error("cannot accept connections for a moment", extra={"error": error.strerror, "open": self.crowd.size})
+        for listening in self._sockets:
+            self._loop.remove_reader(listening)
+        if self._pausing is None:
+            self._pausing = self._loop.call_later(PAUSE_S, self._attend)
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
+
+    def _stop_listening(self) -> None:
+        if self._pausing is not None:
+            self._pausing.cancel()
+        for listening in self._sockets:
+            self._loop.remove_reader(listening)
+            listening.close()
+        self._sockets.clear()
+
+    async def _close(self) -> None:
+        self._stop_listening()
+        await self._tasks.close()
+        self._server.pre_shutdown()
+        await self._server.shutdown(CLOSE_S)
+        for link in list(self._leaving):
+            self._let_go(link)
+
+    def _request(
         self,
-        request: web.BaseRequest,
-        status: int = _SERVER_FAULT,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what no route could be asked for."""
-        status = super().handle_error(request, status, exc, message).status  # logs it; raises where too late to answer
-        failed = status >= _SERVER_FAULT
-        words = "the server failed" if failed else "the request is not valid HTTP"
-        kind = "server_error" if failed else "invalid_request_error"
-        body = msgspec.json.encode(error_object(words, kind, None, None))
-        answer = web.Response(status=status, body=body, content_type="application/json")
-        answer.force_close()
-        return answer
-
-
-async def listen(handle: Handle, settings: GatewaySettings, stack: AsyncExitStack) -> int:
-    """Serve until `stack` closes; the port. Raises LinkLost when the address cannot be had."""
-    loop = asyncio.get_running_loop()
-
-    def request(
         message: RawRequestMessage,
         payload: StreamReader,
         protocol: web.RequestHandler,
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=settings.max_body_bytes)
+        most = self._terms.settings.max_body_bytes
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=most)
 
-    server = web.Server(handle, request_factory=request, handler_cancellation=True, loop=loop)
 
-    def connection() -> _Connection:
-        return _Connection(server, loop=loop, keepalive_timeout=KEEP_ALIVE_S, lingering_time=LINGER_S)
-
+def _listener(family: int, address: tuple[str | int, ...], reuse_port: bool) -> socket.socket:  # noqa: FBT001
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening = await loop.create_server(connection, settings.host, settings.port, backlog=BACKLOG)
-    except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise LinkLost(f"cannot listen on {where}: {error.strerror}; does something else use this port?") from error
-
-    async def close() -> None:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.setblocking(False)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except BaseException:
         listening.close()
-        server.pre_shutdown()
-        await server.shutdown(CLOSE_S)
-
-    stack.push_async_callback(close)
-    return int(listening.sockets[0].getsockname()[1])
+        raise
+    return listening
