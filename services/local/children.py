@@ -27,6 +27,7 @@ class Command:
     env: Mapping[str, str] = field(repr=False)  # holds passwords
     log: Path | None
     cwd: Path
+    umask: int = -1  # -1: ours
 
 
 class Child:
@@ -142,6 +143,7 @@ def _spawn(command: Command) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=None if command.log is None else log,
             start_new_session=True,
+            umask=command.umask,
             preexec_fn=die_with_parent,  # noqa: PLW1509  `baton up` has one thread
         )
     finally:

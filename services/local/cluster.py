@@ -139,6 +139,8 @@ class LocalCluster:
         for server in started:
             self._start(server.command)
         await self._within(SERVERS_S, *(server.answering() for server in started))
+        if not config.redis.url:
+            await servers.forget_fleet(redis_url)
         self._links = Links(nats.url, redis_url, nats.passwords)
         return nats
 

@@ -1,7 +1,7 @@
 """The embedded NATS and Redis servers: where their binaries lie, their configuration, when they answer.
 
-Both listen on loopback, on ports that were free, with passwords made for this run. Nothing they hold outlives it: the
-fleet's state is rebuilt from its leases, and epochs survive the loss by their boot number.
+Both listen on loopback, on ports that were free, with passwords made for this run. Redis keeps API keys on disk from
+one run to the next, and epochs with them; of an earlier fleet nothing may be left, see `forget_fleet`.
 """
 
 import asyncio
@@ -15,11 +15,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
 from services.local.children import Command
 from services.local.permissions import password_variable, render, users
 from services.local.probes import HOST, exchange, free_port
 from services.local.state import StateDirectory
-from shared.errors import BatonError
+from shared import keys
+from shared.errors import BatonError, LinkLost
 
 REDIS_MEMORY = "256mb"
 
@@ -77,18 +81,32 @@ def redis(state: StateDirectory) -> tuple[Server, str]:
         f"maxmemory {REDIS_MEMORY}",
         "maxmemory-policy noeviction",  # a lease must never be evicted
         'save ""',
-        "appendonly no",
+        "appendonly yes",  # API keys must outlive the run: without them a gateway would be open again
+        "appendfsync everysec",
         f"dir {state.path}",
         "daemonize no",
     ]
     config = state.private("redis.conf", "\n".join(lines) + "\n")
     argv = [_binary("valkey-server"), str(config)]
-    command = Command("valkey-server", argv, _plain(), state.logs / "valkey-server.log", state.path)
+    log = state.logs / "valkey-server.log"
+    command = Command("valkey-server", argv, _plain(), log, state.path, umask=0o077)  # what it writes is private
 
     async def answers() -> bool:
         return b"+PONG" in await exchange(HOST, port, f"AUTH {password}\r\nPING\r\n".encode(), b"+PONG")
 
     return Server(command, answers), f"redis://:{password}@{HOST}:{port}/0"
+
+
+async def forget_fleet(url: str) -> None:
+    """Drop what an earlier run left of its fleet: none of it lives. Raises LinkLost when Redis does not answer."""
+    try:
+        async with Redis.from_url(url) as client:
+            for pattern in (keys.lease("*"), keys.instance("*"), keys.scenario_map("*")):
+                async for name in client.scan_iter(match=pattern, count=1000):
+                    await client.delete(name)
+            await client.delete(keys.KEYS_HEARD)
+    except (RedisError, OSError, TimeoutError) as error:
+        raise LinkLost(f"the embedded Redis does not answer: {error}") from error
 
 
 def _password() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -147,3 +148,25 @@ def test_another_cluster_is_reached_by_its_configuration(cluster: LocalCluster, 
         assert json.loads(done.stdout)
     finally:
         cluster.environ = before
+
+
+def test_keys_outlive_the_cluster_and_a_new_one_is_not_open_again(tmp_path: Path) -> None:
+    first = LocalCluster(tmp_path, "--standby", "0")
+    try:
+        first.start()
+        key = create(first, "--tenant", "acme")
+        before = {one["id"] for one in first.status()["instances"]}
+        first.signal(signal.SIGTERM)
+        assert first.ended() == 0
+    finally:
+        first.close()
+    second = LocalCluster(tmp_path, "--standby", "0")
+    try:
+        second.start()
+        assert status(second.url, "") == 401
+        assert status(second.url, key) == 200
+        report = second.status()
+        assert {one["id"] for one in report["instances"]} == before  # the same names, nothing of the earlier run beside
+        assert {one["state"] for one in report["instances"]} == {"ready"}
+    finally:
+        second.close()
