@@ -14,7 +14,7 @@ from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
 from shared.errors import BadRequest
 from shared.messages import Constraint
-from shared.text.grammar import LIMITS, compiled, name_of, shortened
+from shared.text.grammar import LIMITS, compiled, name_of, shortened, trouble
 from shared.text.tokenizer import Tokenizer
 
 MOST_THREADS: Final = 8
@@ -41,9 +41,9 @@ class Matcher:
         return self._inner.is_stopped() and self._inner.is_accepting()
 
     def take(self, token: int) -> None:
-        """The text goes on with this token. Raises BadRequest when it may not."""
-        if not self._inner.consume_token(token):
-            raise BadRequest(f"token {token} leaves the language of {self._name}: {shortened(self._inner.get_error())}")
+        """The text goes on with this token. Raises BadRequest when it may not, or the language becomes too costly."""
+        self._inner.consume_token(token)
+        self.check()
 
     def allow(self, row: memoryview, ends: Collection[int], barred: Collection[int] = ()) -> None:
         """Complete the language's own row: `ends`, which end a text, where it may end; `barred` if others remain.
@@ -63,20 +63,14 @@ class Matcher:
         if _any(row):
             return
         if not accepting:
-            raise self._dead_end()
+            raise BadRequest(f"{self._name} {trouble('NoExtension')}")
         self.over = True
         row[:] = b"\xff" * len(row)
 
     def check(self) -> None:
         """Raise BadRequest when the language cannot be followed any further."""
         if self._inner.is_error():
-            error = self._inner.get_error()
-            if error.startswith("NoExtension"):
-                raise self._dead_end()
-            raise BadRequest(f"{self._name} is too complex: {shortened(error)}")
-
-    def _dead_end(self) -> BadRequest:
-        return BadRequest(f"none of the model's tokens continues the text as {self._name} asks")
+            raise BadRequest(f"{self._name} {trouble(self._inner.get_error())}")
 
     def write(self, row: memoryview) -> None:
         """Write the language's own row, to be completed by `allow`."""
@@ -107,9 +101,10 @@ class Grammars:
         inner = LLMatcher(self._tokens, compiled(constraint), log_level=0, limits=LIMITS)
         if inner.is_error():
             raise BadRequest(f"{name} cannot be used: {shortened(inner.get_error())}")
-        if generated and not inner.consume_tokens(generated):
-            raise BadRequest(f"what was generated does not fulfil {name}: {shortened(inner.get_error())}")
         matcher = Matcher(inner, self._end, name)
+        if generated:
+            inner.consume_tokens(generated)
+            matcher.check()
         matcher.write(memoryview(bytearray(matcher.row_bytes)))  # it is kept: often the costliest
         matcher.check()
         return matcher

@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from shared.engine.torch_engine.device import resolve
+from shared.engine.torch_engine.masks import Bits
 from shared.engine.torch_engine.penalties import History
 from shared.engine.torch_engine.randomness import uniforms
 from shared.engine.torch_engine.sampling import Draw, Drawn, sample
@@ -189,3 +191,44 @@ def test_an_output_that_is_no_number_is_reported_instead_of_a_token(temperature:
     drawn = sample(logits, [Draw(Sampling(temperature=temperature, seed=1), 1) for _ in range(2)], CPU)
     assert drawn[0].token_id == -1
     assert drawn[1].token_id >= 0
+
+
+def bits(*tokens: int, size: int = 8) -> Bits:
+    row = np.zeros(size, np.uint8)
+    for token in tokens:
+        row[token >> 3] |= 1 << (token & 7)
+    return row
+
+
+def test_what_a_constraint_does_not_allow_is_never_drawn_and_the_rest_keeps_its_proportions() -> None:
+    number = 4000
+    draws = [Draw(Sampling(seed=3), position, allowed=bits(1, 4, 6)) for position in range(number)]
+    counts = Counter(drawn.token_id for drawn in sample(LOGITS.repeat(number, 1), draws, CPU))
+    expected = torch.full_like(LOGITS, -math.inf)
+    expected[[1, 4, 6]] = LOGITS[[1, 4, 6]]
+    assert_distributed({token: count / number for token, count in counts.items()}, expected.softmax(-1), number)
+
+
+def test_a_constraint_of_one_row_leaves_the_others_as_they_are_and_logprobs_are_the_models() -> None:
+    plain = [Draw(Sampling(seed=row, temperature=row % 2, logprobs=7), 5) for row in range(40)]
+    some = [Draw(one.sampling, 5, allowed=bits(3, 5)) if row % 3 == 0 else one for row, one in enumerate(plain)]
+    free = sample(LOGITS.repeat(40, 1), plain, CPU)
+    for row, drawn in enumerate(sample(LOGITS.repeat(40, 1), some, CPU)):
+        if row % 3:
+            assert drawn == free[row]
+            continue
+        assert drawn.token_id in {3, 5}
+        assert drawn.alternatives is not None
+        assert drawn.alternatives.top == free[row].alternatives.top  # type: ignore[union-attr]
+        assert drawn.alternatives.logprob == pytest.approx(LOGITS.log_softmax(-1)[drawn.token_id].item())
+
+
+@pytest.mark.parametrize(
+    "asked", [{"temperature": 0.0}, {"top_k": 2}, {"top_p": 0.1}, {"min_p": 1.0}, {"logit_bias": {0: 100.0, 3: -100.0}}]
+)
+def test_other_parameters_choose_among_what_is_allowed(asked: dict[str, Any]) -> None:
+    history = History([3, 3], 1)
+    for seed in range(20):
+        asking = Sampling(seed=seed, repetition_penalty=5.0, **asked)
+        (drawn,) = sample(LOGITS[None].clone(), [Draw(asking, 5, history, allowed=bits(3))], CPU)
+        assert drawn.token_id == 3
