@@ -57,8 +57,11 @@ class NatsChoice:
         return (self._around.take() or {}).get("content")
 
     def finish(self, reason: Finish) -> None:
-        """Keep the reason for the last map."""
+        """Keep the reason for the last map. Logprobs of tokens that a stop swallowed are swallowed too."""
         self.reason = reason
+        if self._pending and reason is not Finish.STOP:
+            index = self._due + len(self._pending) - 1
+            self._piece(index, {"i": self._due, "text": "", "logprobs": self._waiting_logprobs()})
 
     def _piece(self, index: int, piece: dict[str, Any]) -> None:
         self._due = index + 1

@@ -78,9 +78,9 @@ async def test_errors_map_to_the_clients_exceptions(house: House, client: AsyncO
     assert bad.value.param == "temperature"
     with pytest.raises(openai.BadRequestError) as tools:
         await client.chat.completions.create(
-            model="chat", messages=HELLO, tools=[{"type": "function", "function": {"name": "f"}}]
+            model="chat", messages=HELLO, tools=[{"type": "custom", "custom": {"name": "f"}}]
         )
-    assert tools.value.param == "tools"
+    assert tools.value.param == "tools[0].type"
 
 
 async def test_24_25_a_full_gateway_says_429_and_when_to_come_back(house: House, client: AsyncOpenAI) -> None:
