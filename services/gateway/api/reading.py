@@ -7,6 +7,7 @@ import msgspec
 
 from services.gateway.api.parameters import Parameters
 from services.gateway.api.responses import ResponsesRequest
+from services.gateway.api.tokens import TokenizeRequest
 from shared.errors import BadRequest
 
 _UNSUPPORTED_NAMES: Final = (
@@ -73,6 +74,6 @@ def _fault(message: str) -> BadRequest:
 
 
 def _checked(request: T) -> T:
-    if isinstance(request, Parameters | ResponsesRequest):
+    if isinstance(request, Parameters | ResponsesRequest | TokenizeRequest):
         request.check()
     return request

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from services.gateway.api.chat import ChatMessage
+from services.gateway.api.messages import ChatMessage, check_turns
 from services.gateway.api.parameters import TokenId
 
 
@@ -16,6 +16,11 @@ class TokenizeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=10_000)] | None = None
     add_special_tokens: bool | None = None
+
+    def check(self) -> None:
+        """Apply the rules of a conversation. Raises BadRequest."""
+        if self.messages is not None:
+            check_turns(self.messages)
 
 
 class DetokenizeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
