@@ -24,6 +24,10 @@ class Subjects:
         """Client to gateways: a request, with a reply inbox for its stream."""
         return f"{self.prefix}.{scenario}.requests"
 
+    def requests_cancel(self, scenario: str) -> str:
+        """Client to every gateway: the id or the inbox of a request that it wants no more."""
+        return f"{self.prefix}.{scenario}.requests.cancel"
+
     def prefill(self, scenario: str, instance: str) -> str:
         """Gateway to one prefill worker: PrefillRequest, answered Accepted or Rejected."""
         return f"{self.prefix}.{scenario}.prefill.{instance}"

@@ -164,6 +164,10 @@ class Desk:
         self._gate.settle(call.grant, *call.spent(), failure)
         call.journal.ended(call.usage, call.reasons, call.grant.caller.tenant, failure)
 
+    def stop(self, call: Call, error: BatonError) -> None:
+        """End a call early; its owner hears the error."""
+        self._relay.close(call, error)
+
     def cut(self, call: Call) -> None:
         """End the call of a client that does not read."""
         self._metrics.cut.inc()

@@ -108,9 +108,12 @@ class Gateway:
         frames = await bus.subscribe(subjects.frames(instance.id), self._relay.on_delivery)
         stack.push_async_callback(frames.stop)
         self._nats = NatsEntrance(bus, self._desk, instance.tasks)
+        await self._nats.open(stack)
         _ = instance.vital.spawn(self._nats.run(), name="nats replies")
         self._intakes = []
         for name in names:
+            cancels = await bus.subscribe(subjects.requests_cancel(name), self._nats.on_cancel)
+            stack.push_async_callback(cancels.stop)
             intake = await bus.subscribe(subjects.requests(name), self._nats.listen(name), queue=GATEWAYS)
             stack.push_async_callback(intake.stop)
             self._intakes.append(intake)
@@ -143,6 +146,7 @@ class Gateway:
             elapsed_s, last = min(now - last, 2 * SWEEP_S), now
             self._hearing.sweep()
             self._relay.sweep(elapsed_s)
+            self._nats.sweep(elapsed_s)
             self._http.sweep(elapsed_s)
 
     def load(self) -> Load:

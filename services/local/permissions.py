@@ -68,7 +68,7 @@ def users(prefix: str = PREFIX) -> list[User]:
         user(
             Role.GATEWAY,
             [s.prefill("*", "*"), s.cancel("*"), s.fleet_status(), CLIENT_INBOXES, *answers],
-            [s.requests("*"), s.frames("*"), statuses, *heard, inbox(Role.GATEWAY)],
+            [s.requests("*"), s.requests_cancel("*"), s.frames("*"), statuses, *heard, inbox(Role.GATEWAY)],
         ),
         user(
             Role.PREFILL,
@@ -87,7 +87,7 @@ def users(prefix: str = PREFIX) -> list[User]:
         ),
         user(Role.STANDBY, [s.fleet_status(), *answers], [*heard, inbox(Role.STANDBY)]),
         user(OPERATOR, [s.control("*")], [inbox(OPERATOR)]),
-        user(CLIENT, [s.requests("*")], [CLIENT_INBOXES]),
+        user(CLIENT, [s.requests("*"), s.requests_cancel("*")], [CLIENT_INBOXES]),
     ]
 
 

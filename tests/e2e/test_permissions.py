@@ -24,6 +24,7 @@ EVERY_SERVICE = [role.value for role in Role]
 
 NEEDED = [
     ("client", S.requests("chat"), "gateway"),
+    ("client", S.requests_cancel("chat"), "gateway"),
     ("gateway", "_INBOX.abc", "client"),
     ("gateway", "_INBOX.abc.def", "client"),
     ("gateway", S.prefill("chat", "p1"), "prefill"),

@@ -1,7 +1,8 @@
 """The NATS entrance: direct clients of `<prefix>.<scenario>.requests`.
 
-Owns the replies to such clients, in order, through one bounded outbox. Bytes and reply subjects are untrusted: whatever
-they are, the client gets an answer or, where it named no inbox, a counter goes up.
+Owns the replies to such clients, in order, through one bounded outbox; who they are is in `clients.py`. Bytes and
+reply subjects are untrusted: whatever they are, the client gets an answer or, where it named no inbox, a counter goes
+up.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from services.gateway.api.chat import ChatRequest
 from services.gateway.api.completion import CompletionRequest
 from services.gateway.api.reading import convert
 from services.gateway.desk import Desk
+from services.gateway.nats.clients import Clients
 from services.gateway.refusals import as_map
 from shared.bus import Bus, Delivery, extract
 from shared.errors import BadRequest, BatonError, MalformedMessage, Overloaded, Unavailable
@@ -39,6 +42,8 @@ class Counts:
 
     requests: int = 0
     refused: int = 0
+    cancelled: int = 0
+    gone: int = 0  # requests whose client no longer listened
     no_inbox: int = 0
     replies_lost: int = 0
 
@@ -52,11 +57,43 @@ class NatsEntrance:
         self._desk = desk
         self._tasks = tasks
         self._open = 0
-        self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(OUTBOX)
+        self._probes = bus.inbox()
+        self._clients = Clients(self._queue, self._probes)
+        self._outbox: asyncio.Queue[tuple[str, bytes, str]] = asyncio.Queue(OUTBOX)
 
     def __len__(self) -> int:
         """Calls of NATS clients that have not ended."""
         return self._open
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Listen for what NATS says of clients that are gone."""
+        subscription = await self._bus.subscribe(f"{self._probes}.*", self._on_probe)
+        stack.push_async_callback(subscription.stop)
+
+    def _on_probe(self, delivery: Delivery) -> None:
+        self.counts.gone += self._clients.on_probe(delivery)
+
+    def sweep(self, elapsed_s: float) -> None:
+        """Ask now and then whether the clients are still there."""
+        with contextlib.suppress(Overloaded):  # counted; a probe may wait until there is room
+            self._clients.sweep(elapsed_s)
+
+    def on_cancel(self, delivery: Delivery) -> None:
+        """Stop what a client wants stopped, if it is here; every gateway hears this, and those without it say nothing.
+
+        Whoever knows a request's id, or the inbox that it is answered on, may stop it: nobody can guess either.
+        """
+        inbox = delivery.reply if INBOX.match(delivery.reply) else ""
+        try:
+            stopped = self._clients.cancel(read_cancel(delivery.data))
+        except BatonError as error:
+            if inbox:
+                self._refuse(inbox, error)
+            return
+        self.counts.cancelled += len(stopped)
+        if inbox and stopped:
+            with contextlib.suppress(Overloaded):  # counted as a lost reply
+                self._queue(inbox, {"cancelled": stopped})
 
     def listen(self, scenario: str) -> Callable[[Delivery], None]:
         """Make the handler of one scenario's subject."""
@@ -65,9 +102,9 @@ class NatsEntrance:
     async def run(self) -> None:
         """Publish replies, in order, for ever."""
         while True:
-            subject, data = await self._outbox.get()
+            subject, data, reply = await self._outbox.get()
             try:
-                await self._bus.publish(subject, data, traced=False)
+                await self._bus.publish(subject, data, reply=reply, traced=False)
             except BatonError as error:
                 self.counts.replies_lost += 1
                 log.info("reply not sent", extra={"why": str(error)})
@@ -105,27 +142,33 @@ class NatsEntrance:
     def _refuse(self, subject: str, error: BatonError) -> None:
         self.counts.refused += 1
         with contextlib.suppress(Overloaded):  # counted as a lost reply
-            self._reply(subject, as_map(error))
+            self._queue(subject, as_map(error))
 
     async def _answer(self, name: str, delivery: Delivery) -> None:
         asked, key = read(delivery.data)
         caller = await self._desk.identify(key)
         scenario = self._desk.find(caller, name)
         call_id = name_call(asked)
-        answer = await over_nats(asked, call_id, scenario, lambda reply: self._reply(delivery.reply, reply))
-        call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=answer, context=extract(delivery))
-        answer.on_full = lambda: self._desk.cut(call)
+        client = self._clients.open(delivery.reply, call_id, streamed=bool(asked.stream))
         try:
-            answer.acknowledge()
-            await call.ended
-            answer.end(call.usage)
+            answer = await over_nats(asked, call_id, scenario, client.send)
+            around = extract(delivery)
+            call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=answer, context=around)
+            answer.on_full = lambda: self._desk.cut(call)
+            try:
+                client.begin(lambda error: self._desk.stop(call, error))
+                answer.acknowledge()
+                await call.ended
+                answer.end(call.usage)
+            finally:
+                self._desk.close(call)
         finally:
-            self._desk.close(call)
+            self._clients.close(client)
 
-    def _reply(self, subject: str, reply: dict[str, Any]) -> None:
+    def _queue(self, subject: str, reply: dict[str, Any], probe: str = "") -> None:
         """Queue a reply. Raises Overloaded when the outbox is full."""
         try:
-            self._outbox.put_nowait((subject, msgpack.packb(reply)))
+            self._outbox.put_nowait((subject, msgpack.packb(reply), probe))
         except asyncio.QueueFull:
             self.counts.replies_lost += 1
             raise Overloaded("too many replies wait for NATS") from None
@@ -133,6 +176,25 @@ class NatsEntrance:
 
 def read(data: bytes) -> tuple[ChatRequest | CompletionRequest, str]:
     """Read a client's map and its key. Raises MalformedMessage, BadRequest."""
+    fields = _fields(data)
+    key = fields.pop("api_key", "")
+    if not isinstance(key, str):
+        raise BadRequest("api_key must be a string", "api_key")
+    if "messages" in fields:
+        return convert(fields, ChatRequest), key
+    return convert(fields, CompletionRequest), key
+
+
+def read_cancel(data: bytes) -> str:
+    """Read what a client wants stopped. Raises MalformedMessage, BadRequest."""
+    name = _fields(data).get("cancel")
+    if not isinstance(name, str) or not name:
+        raise BadRequest("cancel must be the id of a request, or the inbox that it is answered on", "cancel")
+    return name
+
+
+def _fields(data: bytes) -> dict[str, Any]:
+    """Read a map of the client protocol, in our version of it."""
     try:
         fields = msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:  # TypeError: a list as a map's key
@@ -142,9 +204,4 @@ def read(data: bytes) -> tuple[ChatRequest | CompletionRequest, str]:
     version = fields.pop("v", VERSION)
     if version != VERSION:
         raise BadRequest(f"v is {version!r}; this gateway speaks version {VERSION}", "v")
-    key = fields.pop("api_key", "")
-    if not isinstance(key, str):
-        raise BadRequest("api_key must be a string", "api_key")
-    if "messages" in fields:
-        return convert(fields, ChatRequest), key
-    return convert(fields, CompletionRequest), key
+    return fields
