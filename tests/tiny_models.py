@@ -58,11 +58,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make(variant: str, directory: Path, *, seed: int = 0, shard: str = "1GB") -> Any:
+def make(variant: str, directory: Path, *, seed: int = 0, shard: str = "1GB", **more: Any) -> Any:
     """Save the variant in the directory and return transformers' model of it."""
     family, extra = VARIANTS[variant]
     name = "Gemma3Text" if family == "Gemma3" else family
-    config = getattr(transformers, f"{name}Config")(**{**SHAPE, **extra})
+    config = getattr(transformers, f"{name}Config")(**{**SHAPE, **extra, **more})
     config._attn_implementation = "eager"
     torch.manual_seed(seed)
     model = getattr(transformers, f"{family}ForCausalLM")(config).float().eval()
