@@ -105,8 +105,8 @@ async def test_a_client_that_is_gone_is_noticed(house: House, nats_server: NatsS
     await house.until(lambda: bool(stream.maps) and len(house.fleet.requests) == choices, "the request is out")
     before = house.gateway._nats.counts.gone
     await client.close()
+    await house.until(lambda: house.gateway._nats.counts.gone == before + 1, "it was noticed")
     await house.until(lambda: len(house.fleet.cancels) >= choices, "the workers were told")
-    assert house.gateway._nats.counts.gone == before + 1
     await house.empty()
 
 
