@@ -22,6 +22,7 @@ from shared.errors import BatonError, LimitReached, Unauthorised
 from shared.instance import Instance
 from shared.policy.limits import Need
 from shared.reloading import Apply
+from shared.tasks import AGAIN_S
 from shared.tenancy import audit
 from shared.tenancy.api_key import digest, split
 from shared.tenancy.register import USED
@@ -143,9 +144,12 @@ class Gate:
 
 
 async def _end(tasks: "list[asyncio.Task[None]]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks, timeout=END_S)
+    """Cancel, again where the Redis client swallowed it (see Tasks.close), and wait within a bound."""
+    waiting, give_up = set(tasks), time.monotonic() + END_S
+    while waiting and time.monotonic() < give_up:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=AGAIN_S)
 
 
 async def open_gate(instance: Instance, stack: AsyncExitStack) -> Gate:

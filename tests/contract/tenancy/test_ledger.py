@@ -20,6 +20,7 @@ from shared import keys
 from shared.config import RedisSettings
 from shared.errors import LimitReached, NeverFits
 from shared.policy.limits import MINUTE, Account, Limits, Need
+from shared.tasks import Tasks
 from tests.servers import RedisServer
 
 ACME = Caller("acme", "k1")
@@ -30,12 +31,12 @@ async def opened(redis: RedisSettings, gateway: str = "gateway-1") -> AsyncItera
     line = Line(redis, SCRIPTS)
     ledger = Ledger(gateway, line)
     line.on_up = ledger.catch_up
-    running = asyncio.ensure_future(line.run())
+    tasks = Tasks("a test")
+    _ = tasks.spawn(line.run(), name="line")
     try:
         yield ledger
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        assert await tasks.close() == []
         await line.close()
 
 
