@@ -3,6 +3,7 @@
 Everything that a gateway does in production is on: keys, limits, metrics, the access log, traces sampled at 1 %.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,14 +16,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.config import RedisSettings
+from shared.tenancy.api_key import make
+from shared.tenancy.register import open_register
 from tests.servers import NatsServer, RedisServer, free_port
 
 PART = [sys.executable, "-m", "bench.gateway_parts"]
-KEY = "bench-0123456789abcdef0123456789abcdef"
 CONFIG = """
 [gateway]
 port = {port}
-api_keys = ["{key}"]
+auth = "keys"
 [nats]
 url = "{nats}"
 [redis]
@@ -30,6 +33,10 @@ url = "{redis}"
 [scenario.chat]
 model = "sim"
 engine = "sim"
+[tenant.bench]
+requests_per_minute = 100000000
+tokens_per_minute = 100000000
+concurrent_streams = 100000
 """
 
 
@@ -40,10 +47,11 @@ class Measured:
     pid: int
     port: int
     source: int  # its process
+    key: str  # an API key
 
     def client(self, part: str, **options: object) -> dict[str, float]:
         """Run one client against it, to its end."""
-        return run_part(part, port=self.port, pid=self.pid, source=self.source, key=KEY, **options)
+        return run_part(part, port=self.port, pid=self.pid, source=self.source, key=self.key, **options)
 
 
 def run_part(part: str, **options: object) -> dict[str, float]:
@@ -75,7 +83,7 @@ def gateway(folder: Path, *, rate: float = 50.0) -> Iterator[Measured]:
             stack.callback(server.kill)
         url = f"nats://{nats.user}:{nats.password}@127.0.0.1:{nats.port}"
         config = folder / "baton.toml"
-        config.write_text(CONFIG.format(port=port, key=KEY, nats=url, redis=redis.settings().url))
+        config.write_text(CONFIG.format(port=port, nats=url, redis=redis.settings().url))
         source = stack.enter_context(serving_part("source", nats=url, rate=rate))
         stack.enter_context(serving_part("worker", port=collector))
         log = stack.enter_context((folder / "gateway.log").open("wb"))
@@ -83,7 +91,14 @@ def gateway(folder: Path, *, rate: float = 50.0) -> Iterator[Measured]:
         process = subprocess.Popen([sys.executable, *command], stderr=log, env=os.environ | _tracing(collector))
         stack.enter_context(ended(process))
         _ready(process, port, folder / "gateway.log")
-        yield Measured(process.pid, port, source.pid)
+        yield Measured(process.pid, port, source.pid, asyncio.run(_key(redis.settings())))
+
+
+async def _key(settings: RedisSettings) -> str:
+    key, secret = make("bench", [], now=int(time.time()))
+    async with open_register(settings) as register:
+        await register.create(key)
+    return secret
 
 
 _PROFILER = os.environ.get("BENCH_GATEWAY_PROFILER", "").split()

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Final
 
+import msgspec
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -55,6 +56,7 @@ ERROR_TYPE: Final = "error.type"
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _ABOUT: ContextVar[tuple[str, SpanContext | None]] = ContextVar("about", default=("", None))
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 _PLAIN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -142,11 +144,16 @@ class JsonLines(logging.Formatter):
     def __init__(self, identity: Mapping[str, str]) -> None:
         super().__init__()
         self._identity = dict(identity)
+        self._second, self._shown = -1, ""
 
     def format(self, record: logging.LogRecord) -> str:
         """Render the record."""
+        second = int(record.created)
+        if second != self._second:
+            self._second = second
+            self._shown = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         entry: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": f"{self._shown}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -156,7 +163,10 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        try:
+            return _encode(entry).decode()
+        except (TypeError, ValueError, OverflowError, RecursionError):  # such as half a surrogate pair
+            return json.dumps(entry, default=str)
 
 
 class PlainLines(logging.Formatter):
@@ -193,6 +203,9 @@ def _request_fields() -> dict[str, str]:
 
 def configure_logging(settings: TelemetrySettings, role: str, instance: str) -> None:
     """Send all logs of this process to stderr, as configured. Called once, by `main`."""
+    # no format here shows where a line was written or in which thread, so it need not be found out
+    logging._srcfile = None  # noqa: SLF001  as the library's own page advises
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     plain = settings.log_format == "plain" or (settings.log_format == "auto" and sys.stderr.isatty())
     identity = {"role": role, "instance": instance}
     handler = logging.StreamHandler(sys.stderr)

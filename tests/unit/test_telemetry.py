@@ -1,5 +1,6 @@
 """Traces, metrics and logs of one instance."""
 
+import contextvars
 import io
 import json
 import logging
@@ -15,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from shared.bus import Delivery, extract
 from shared.config import TelemetrySettings
 from shared.errors import ConfigError
-from shared.telemetry import Telemetry, configure_logging, extract_context, trace_headers
+from shared.telemetry import Telemetry, configure_logging, extract_context, speak_of, trace_headers
 from tests.fakes import Hub
 from tests.waiting import until
 
@@ -142,6 +143,47 @@ def test_logs_are_json_lines_with_identity_fields_trace_and_exception(monkeypatc
     assert first["trace_id"] == f"{span.get_span_context().trace_id:032x}"
     assert "ValueError: invalid literal" in second["exception"]
     assert "trace_id" not in second
+    telemetry.close()
+
+
+@pytest.mark.usefixtures("untouched_logging")
+def test_a_log_line_comes_out_whatever_is_put_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    configure_logging(TelemetrySettings(log_format="json"), "decode", "decode-1")
+    logging.getLogger("baton").info(
+        "half a pair: %s", "\ud800", extra={"big": 2**80, "none": float("nan"), "odd": {1: {2}}}
+    )
+    (line,) = written.getvalue().splitlines()
+    assert json.loads(line)["message"] == "half a pair: \ud800"
+
+
+@pytest.mark.usefixtures("untouched_logging")
+def test_a_line_about_a_request_names_it_and_its_trace_until_the_task_turns_to_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    configure_logging(TelemetrySettings(log_format="json"), "gateway", "g")
+    telemetry = Telemetry("gateway", "g", processor=SimpleSpanProcessor(InMemorySpanExporter()))
+
+    def told() -> None:
+        span = telemetry.tracer.start_span("chat")
+        speak_of("req-1", span)
+        logging.getLogger("baton").info("one")
+        span.end()
+        speak_of("req-2")
+        logging.getLogger("baton").info("two")
+        logging.getLogger("baton").info("three", extra={"request": "its own"})
+
+    contextvars.copy_context().run(told)
+    logging.getLogger("baton").info("four")
+    one, two, three, four = map(json.loads, written.getvalue().splitlines())
+    assert one["request"] == "req-1"
+    assert len(one["trace_id"]) == 32
+    assert (two["request"], "trace_id" in two) == ("req-2", False)
+    assert three["request"] == "its own"
+    assert "request" not in four
     telemetry.close()
 
 

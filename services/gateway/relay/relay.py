@@ -72,6 +72,7 @@ class Relay:
         self._events: deque[Event] = deque()
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes = 0.0  # when the timer is due
         self._nobodys = contextvars.copy_context()  # what the timer does is about no request
         # numbers of an earlier life of this gateway never come again, so frames meant for it hit nothing
         self._numbers = itertools.count(int(time.time()) << 20)
@@ -198,12 +199,19 @@ class Relay:
         return True
 
     def _arm(self) -> None:
-        """Wake the dispatcher when it wants to be."""
-        due = self._dispatcher.next_deadline()
+        """Wake the dispatcher when it wants to be. A timer that comes before that is left to find out."""
+        now, due = time.monotonic(), self._dispatcher.next_deadline()
+        wakes = now + LATEST_TICK_S if due is None else min(now + LATEST_TICK_S, max(now, due))
         if self._timer is not None:
+            if self._wakes <= wakes:
+                return
             self._timer.cancel()
-        wait = LATEST_TICK_S if due is None else min(LATEST_TICK_S, max(0.0, due - time.monotonic()))
-        self._timer = asyncio.get_running_loop().call_later(wait, self.handle, Tick(), context=self._nobodys)
+        self._wakes = wakes
+        self._timer = asyncio.get_running_loop().call_later(wakes - now, self._tick, context=self._nobodys)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.handle(Tick())
 
     def stop(self) -> None:
         """Wake nobody any more."""
