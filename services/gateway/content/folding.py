@@ -24,6 +24,7 @@ _UNSEEN: Final = (
 )
 _OVERLAYS: Final = ((0x0334, 0x0338), (0x20D0, 0x20FF))  # strike letters through or enclose them; make no letter
 _ACCENTS: Final = ((0x0300, 0x036F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0xFE20, 0xFE2F))
+FIRST_UNSPACED: Final = "\u0e00"
 _UNSPACED: Final = (  # scripts that put no spaces between words
     (0x0E00, 0x0EFF),
     (0x1000, 0x109F),
@@ -41,7 +42,7 @@ def _among(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
 def in_word(character: str) -> bool:
     """Whether a word goes on here, where words have ends that can be seen."""
     if character.isalnum() or character == "_":
-        return not _among(ord(character), _UNSPACED)
+        return character < FIRST_UNSPACED or not _among(ord(character), _UNSPACED)
     return is_mark(character)
 
 

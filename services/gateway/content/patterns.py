@@ -64,7 +64,8 @@ class Pattern:
 
     full: str
     begun: str  # matches what a match can begin with; with `full` it may overlap
-    width: float  # folded characters of the longest match
+    least: int  # folded characters of the shortest match
+    width: float  # of the longest
 
 
 def compiled(expression: str) -> Any:  # noqa: ANN401  re2 has no types
@@ -87,13 +88,13 @@ def translate(source: str, folder: Folder, *, ignore_case: bool) -> Pattern:
         parsed = _parser.parse(unicodedata.normalize("NFC", source))
     except (ValueError, OverflowError, RecursionError, _parser.error) as error:
         raise BadPattern(str(error)) from None
-    if parsed.getwidth()[0] == 0:
-        raise BadPattern("it matches the empty text")
     made = _Translator(folder).sequence(parsed)
+    if made.least == 0:
+        raise BadPattern("it matches the empty text")
     if parsed.state.flags & re.MULTILINE:
         raise BadPattern("(?m) has no meaning: rules see line ends as spaces")
     case = "(?i)" if ignore_case or parsed.state.flags & re.IGNORECASE else ""
-    made = Pattern(f"{case}{made.full}", f"{case}{made.begun}", made.width)
+    made = Pattern(f"{case}{made.full}", f"{case}{made.begun}", made.least, made.width)
     compiled(made.full)
     compiled(made.begun)
     return made
@@ -106,31 +107,33 @@ class _Translator:
         self._folder = folder
 
     def sequence(self, nodes: Sequence[Any]) -> Pattern:
-        full, begun, width = "", "", 0.0
+        full, begun, least, width = "", "", 0, 0.0
         for node in reversed(list(nodes)):
             one = self._node(str(node[0]), node[1])
             full = one.full + full
             # either all of this one has come, and the rest has begun, or this one has only begun itself
             begun = f"(?:{one.full}{begun}|{one.begun})" if one.begun else f"(?:{one.full}{begun})?"
+            least += one.least
             width += one.width
-        return Pattern(full, begun, width)
+        return Pattern(full, begun, least, width)
 
     def _node(self, kind: str, value: Any) -> Pattern:  # noqa: ANN401  whatever the parser says
         match kind:
             case "LITERAL":
                 made = self._literal(value)
             case "ANY":
-                made = Pattern(r"(?s:.)", "", 1)
+                made = Pattern(r"(?s:.)", "", 1, 1)
             case "NOT_LITERAL":
-                made = Pattern(f"[^{_code(value)}]", "", 1)
+                made = Pattern(f"[^{_code(value)}]", "", 1, 1)
             case "IN":
                 made = self._members(value)
             case "AT":
-                made = Pattern(_PLACES[str(value)], "", 0)
+                made = Pattern(_PLACES[str(value)], "", 0, 0)
             case "BRANCH":
                 parts = [self.sequence(part) for part in value[1]]
                 full, begun = ("|".join(getattr(part, name) for part in parts) for name in ("full", "begun"))
-                made = Pattern(f"(?:{full})", f"(?:{begun})", max(part.width for part in parts))
+                least, width = min(part.least for part in parts), max(part.width for part in parts)
+                made = Pattern(f"(?:{full})", f"(?:{begun})", least, width)
             case "SUBPATTERN":
                 made = self._group(*value)
             case "MAX_REPEAT" | "MIN_REPEAT":
@@ -145,7 +148,7 @@ class _Translator:
         for letter in reversed(letters[:-1]):
             begun = f"(?:{letter}{begun})?"
         full = "".join(letters)
-        return Pattern(full if len(letters) == 1 else f"(?:{full})", begun, len(letters))
+        return Pattern(full if len(letters) == 1 else f"(?:{full})", begun, len(letters), len(letters))
 
     def _members(self, members: list[Any]) -> Pattern:
         negated, said, wide, marked = "", "", [], False
@@ -172,14 +175,14 @@ class _Translator:
         if marks or wide:
             full = f"(?:{full}){_MARKS if marks else ''}"
         width = max([1.0, *(one.width for one in wide)]) + (MOST_MARKS if marks else 0)
-        return Pattern(full, f"(?:{begun})" if begun else "", width)
+        return Pattern(full, f"(?:{begun})" if begun else "", 1, width)
 
     def _group(self, _number: int | None, added: int, removed: int, inner: Any) -> Pattern:  # noqa: ANN401
         if added & ~re.IGNORECASE or removed:
             raise BadPattern("flags inside a pattern are not supported, but for (?i: )")
         one = self.sequence(inner)
         opening = "(?i:" if added else "(?:"
-        return Pattern(f"{opening}{one.full})", f"{opening}{one.begun})", one.width)
+        return Pattern(f"{opening}{one.full})", f"{opening}{one.begun})", one.least, one.width)
 
     def _repeat(self, least: int, most: Any, inner: Any) -> Pattern:  # noqa: ANN401
         endless = most == _parser.MAXREPEAT
@@ -189,7 +192,7 @@ class _Translator:
         count = f"{{{least},}}" if endless else f"{{{least},{most}}}"
         before = "*" if endless else f"{{0,{max(0, most - 1)}}}"
         width = math.inf if endless and one.width else one.width * (0 if endless else most)
-        return Pattern(f"(?:{one.full}){count}", f"(?:(?:{one.full}){before}{one.begun})", width)
+        return Pattern(f"(?:{one.full}){count}", f"(?:(?:{one.full}){before}{one.begun})", least * one.least, width)
 
 
 def _code(code: int) -> str:

@@ -48,14 +48,17 @@ class Words:
 
     def pending(self, text: str, base: int) -> int:
         """Where the first match that may still become one begins; the length of the text where there is none."""
-        whole, size = self._whole, len(text)
-        for start in range(max(base, size - self.longest), size):
-            if whole and start and in_word(text[start - 1]) and in_word(text[start]):
-                continue
-            tail = text[start:]
-            for automaton in self._automata:
-                if automaton.match(tail):
-                    return start
+        whole, automata, size = self._whole, self._automata, len(text)
+        first = max(base, size - self.longest)
+        inside = whole and first > 0 and in_word(text[first - 1])
+        for start in range(first, size):
+            within = whole and in_word(text[start])
+            if not (inside and within):
+                tail = text[start:]
+                for automaton in automata:
+                    if automaton.match(tail):
+                        return start
+            inside = within
         return size
 
     def _first(self, automaton: Any, text: str, base: int, *, final: bool) -> Match | None:  # noqa: ANN401  no types
@@ -94,13 +97,17 @@ class Patterns:
 
     def __init__(self, patterns: Sequence[tuple[Pattern, str]]) -> None:
         self._categories = [category for _, category in patterns]
+        self._least = min(one.least for one, _ in patterns)
         self._full: Any = compiled("|".join(f"({one.full})" for one, _ in patterns))
         self._begun: Any = compiled(f"(?:{'|'.join(one.begun for one, _ in patterns)})\\z")
 
     def first(self, text: str, base: int, *, final: bool) -> Match | None:
         """Find the match that begins first, not before `base`."""
+        end = len(text) if final else len(text) - 1
+        if end - base < self._least:
+            return None
         data = text.encode() if text.isascii() else text  # the same offsets, for less
-        found = self._full.search(data, base, len(text) if final else len(text) - 1)
+        found = self._full.search(data, base, end)
         if found is None:
             return None
         group = next(number for number in range(1, len(self._categories) + 1) if found.start(number) >= 0)
