@@ -110,8 +110,8 @@ class Line:
             await self._load()
         self.counts.batches += 1
         self.counts.commands += len(batch)
-        packed = connection.pack_commands([command for command, _ in batch])
-        await connection.send_packed_command(packed, check_health=False)
+        packed = b"".join([pack(command) for command, _ in batch])
+        await connection.send_packed_command([packed], check_health=False)
         forgotten = []
         for command, reply in batch:
             try:
@@ -162,6 +162,12 @@ class Line:
         for _, reply in batch:
             self.counts.failed += 1
             _refuse(reply, LinkLost(f"Redis does not answer: {why}"))
+
+
+def pack(command: Command) -> bytes:
+    """Write a command as Redis reads it. The client library's own way costs as much as all the rest together."""
+    parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
+    return b"*%d\r\n%b" % (len(parts), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]))
 
 
 def _refuse(reply: "asyncio.Future[Any]", error: Exception) -> None:
