@@ -119,4 +119,5 @@ def told(error: BatonError) -> str:
     """Say it to a client: never empty, and of an unforeseen error nothing of its insides."""
     if answer(error) is _OTHER:
         return "the server failed to answer this request; its log has the reason under this request id"
-    return str(error) or str(error.code)
+    words = str(error) or str(error.code)
+    return words.encode("utf-8", "replace").decode()  # it may quote a header's bytes, which need not be text
