@@ -6,6 +6,7 @@ nowhere else. A row of bits, lowest first, says which tokens may come. For worke
 
 import ctypes
 import os
+import re
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 from typing import Final
@@ -146,13 +147,22 @@ class _Wrapper:
                 if raw:
                     self.special_token_ids.append(token)
             self.tokens.append(raw)
+        self._special = frozenset(self.special_token_ids)
         self.tokens.append(b"<|end of the text|>")
         self.special_token_ids.append(vocabulary)
 
     def __call__(self, text: str) -> list[int]:
-        """How the model would write text that must come."""
+        """How the model would write text that must come; the name of a special token is text like any other."""
         found = self._tokenizer.encode(text, special=False)
-        return list(takewhile(lambda token: token < self._vocabulary, found))
+        if not self._special.isdisjoint(found):
+            found = [token for part in self._parts(text) for token in self._tokenizer.encode(part, special=False)]
+        return list(takewhile(lambda token: token < self._vocabulary and token not in self._special, found))
+
+    def _parts(self, text: str) -> list[str]:
+        """The text cut behind the first character of each special token's name, so that it is not taken for one."""
+        names = (self._tokenizer.piece(token)[0] for token in self._special if token < self._vocabulary)
+        cuts = [found.start() + 1 for found in re.finditer("|".join(map(re.escape, names)), text)]
+        return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
 def _bit(row: memoryview, bit: int) -> bool:

@@ -70,7 +70,7 @@ async def constraint_of(request: Parameters, prompter: Prompter) -> Constraint |
     demanded = only_one(request.demands())
     made = None
     if demanded is not None:
-        made = await prompter.run(lambda: settled(demanded), len(demanded.constraint.text))
+        made = await prompter.aside(lambda: settled(demanded))  # a short expression too can take long
     chosen = _allowed(request) if isinstance(request, ChatRequest) else None
     if chosen is None or not chosen.tools or not isinstance(request, ChatRequest):
         return made
@@ -79,8 +79,7 @@ async def constraint_of(request: Parameters, prompter: Prompter) -> Constraint |
         return None
     if demanded is not None and made is not None and made.kind != "json_schema" and not chosen.must:
         raise BadRequest(f"{demanded.param} cannot be combined with tools", demanded.param)
-    length = sum(len(str(tool.function.parameters)) for tool in chosen.tools)
-    return await prompter.run(lambda: _of_calls(chosen, prompter.form, made, single=single), length)
+    return await prompter.aside(lambda: _of_calls(chosen, prompter.form, made, single=single))
 
 
 def _of_calls(chosen: Allowed, form: ToolFormat, made: Constraint | None, *, single: bool) -> Constraint:

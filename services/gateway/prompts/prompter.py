@@ -124,8 +124,10 @@ class Prompter:
 
     async def run(self, work: Callable[[], T], length: int) -> T:
         """Do work on a text: at once where it is short, else in a thread."""
-        if length <= OFF_LOOP_CHARS:
-            return work()
+        return work() if length <= OFF_LOOP_CHARS else await self.aside(work)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do work of which nobody knows how long it takes in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _refuse_hopeless(self, chars: int, param: str) -> None:

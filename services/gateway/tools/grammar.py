@@ -6,6 +6,7 @@ still start at its own root. Pure but for the check of schemas.
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from services.gateway.tools.formats import ARGS_MISTRAL, ToolFormat
@@ -37,13 +38,20 @@ def _schema(parameters: dict[str, Any], *, strict: bool, param: str) -> str:
     own = parameters.get("x-guidance")
     options = {**(own if isinstance(own, dict) else {}), **_SPACING, **({} if strict else _LENIENT)}
     schema = json.dumps({"type": "object", **parameters, "x-guidance": options}, ensure_ascii=False)
+    wrong = _wrong(schema)
+    if wrong and strict:
+        raise BadRequest(wrong, param)
+    return json.dumps({"type": "object", "x-guidance": options}) if wrong else schema
+
+
+@lru_cache(maxsize=512)  # the same functions come with each turn of a conversation
+def _wrong(schema: str) -> str:
+    """Say why a schema cannot be held to; nothing when it can."""
     try:
         check(Constraint("lark", f"start: %json {schema}"))
     except BadRequest as error:
-        if strict:
-            raise BadRequest(str(error), param) from None
-        return json.dumps({"type": "object", "x-guidance": options})
-    return schema
+        return str(error)
+    return ""
 
 
 def calls_only(form: ToolFormat, functions: Sequence[Function], *, single: bool) -> Constraint:

@@ -186,3 +186,15 @@ def test_rows_of_a_batch_are_those_of_each_alone(tokenizer: Tokenizer) -> None:
     together = memoryview(bytearray(len(matchers) * matchers[0].row_bytes))
     Rows().write(matchers, together)
     assert bytes(together) == b"".join(bytes(row_of(matcher)) for matcher in matchers)
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+@pytest.mark.parametrize("text", ["<eos>a", "a<turn><bos>"])
+def test_the_name_of_a_special_token_can_be_demanded_as_text(kind: str, text: str, tmp_path: Path) -> None:
+    made = HubTokenizer((byte_level if kind == "byte_level" else sentencepiece)(tmp_path))
+    matcher = Grammars(made, made.vocabulary).matcher(Constraint("json_schema", json.dumps({"const": text})), [])
+    ids: list[int] = []
+    while not matcher.finished:
+        ids.append(min(allowed(matcher)))
+        matcher.take(ids[-1])
+    assert json.loads(made.decode(ids)) == text
