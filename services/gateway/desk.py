@@ -171,4 +171,4 @@ class Desk:
     def cut(self, call: Call) -> None:
         """End the call of a client that does not read."""
         self._metrics.cut.inc()
-        self._relay.close(call, Cancelled("the client does not read its stream"))
+        self._relay.close(call, Cancelled("the client does not read its stream as fast as it is written"))

@@ -29,6 +29,7 @@ class GatewaySettings:
     absent_wait_s: float = setting(10.0, between=(0.0, 3600.0))  # requests wait so long where there is no worker at all
     send_timeout_s: float = setting(30.0, between=SECONDS)  # a client that reads nothing for so long is cut
     max_unsent_bytes: int = setting(1 * MIB, between=(4096, 1 << 62))  # buffered for one client
+    max_unsent_total: int = setting(256 * MIB, between=(4096, 1 << 62))  # for all: who takes the least is cut
     reuse_port: bool = setting(False)  # several gateways of this machine listen on the same port
     max_connections: int = setting(0, between=(0, 1 << 62))  # 0: as many as open files allow, 16384 at most
     max_connections_per_peer: int = setting(0, between=(0, 1 << 62))  # of one client address; 0: half of them

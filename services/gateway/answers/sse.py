@@ -16,6 +16,10 @@ from shared.messages import Finish, Logprobs
 DONE: Final = b"data: [DONE]\n\n"
 PING: Final = b": ping\n\n"
 KEEP_ALIVE_S: Final = 15.0
+LAST_WORDS_S: Final = 2.0
+"""For a client that was cut off to take what it was sent."""
+LAST_WORDS_BYTES: Final = 65_536
+"""For the error that a client which was cut off gets beyond its bound."""
 
 
 class Writer(Protocol):
@@ -77,14 +81,15 @@ def _nothing() -> None:
 class SseStream:
     """One streamed answer: the connection, and what is common to its choices."""
 
-    __slots__ = ("_stuck_s", "_timeout_s", "_unsent", "max_unsent", "on_cut", "quiet_s", "transport")
+    __slots__ = ("_behind", "_stuck_s", "_unsent", "max_unsent", "on_cut", "patience_s", "quiet_s", "transport")
 
     def __init__(self, max_unsent: int, send_timeout_s: float) -> None:
         self.transport: Writer = _Waiting()
         self.max_unsent = max_unsent
         self.on_cut: Callable[[], None] = _nothing
         self.quiet_s = 0.0
-        self._timeout_s = send_timeout_s
+        self._behind: Writer | None = None  # of a client that was cut off while it still took something
+        self.patience_s = send_timeout_s  # with a client that takes nothing
         self._unsent = 0  # at the last sweep
         self._stuck_s = 0.0
 
@@ -119,13 +124,21 @@ class SseStream:
         unsent = self.transport.get_write_buffer_size()
         self._stuck_s = self._stuck_s + elapsed_s if 0 < self._unsent <= unsent else 0.0
         self._unsent = unsent
-        if self._stuck_s >= self._timeout_s:
+        if self._stuck_s >= self.patience_s:
             self.cut()
+            self._behind = None
 
     def cut(self) -> None:
-        """Write nothing more to a client that does not read, and tell the owner."""
-        self.transport = _Gone()
+        """Write no more of the answer to a client that does not keep up, and tell the owner."""
+        self._behind, self.transport = self.transport, _Gone()
         self.on_cut()
+
+    def last_words(self) -> None:
+        """Let a client that was cut off for being slow hear why, if it gets that far; one that takes nothing cannot."""
+        if self._behind is not None:
+            self.transport, self._behind = self._behind, None
+            self.patience_s = min(self.patience_s, LAST_WORDS_S)
+            self.max_unsent += self.transport.get_write_buffer_size() + LAST_WORDS_BYTES
 
 
 class SseChoice:

@@ -101,6 +101,7 @@ class Completions:
             await call.ended
         except BatonError as error:
             self._desk.refused(error)
+            events.stream.last_words()
             events.fail(error)
         else:
             events.end(call.usage)
@@ -113,7 +114,7 @@ class Completions:
         try:
             if events.stream.gone:
                 raise ConnectionResetError
-            async with asyncio.timeout(self._terms.settings.send_timeout_s):
+            async with asyncio.timeout(events.stream.patience_s):
                 await response.write_eof()
         except (TimeoutError, ConnectionError):
             if transport is not None:

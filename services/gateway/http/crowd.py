@@ -134,9 +134,24 @@ class Crowd:
             since = now if unread < before else last
             self._unread[connection] = (unread, since)
             if now - since >= self._terms.settings.send_timeout_s:
-                del self._unread[connection]
-                self.counts.readers_cut += 1
-                connection.give_up()
+                self._cut(connection)
+        self._bound_total()
+
+    def _bound_total(self) -> None:
+        """Cut those that leave the most unread until what all leave is within the bound."""
+        total = sum(unread for unread, _ in self._unread.values())
+        if total <= self._terms.settings.max_unsent_total:
+            return
+        for connection, (unread, _) in sorted(self._unread.items(), key=lambda one: -one[1][0]):
+            if total <= self._terms.settings.max_unsent_total:
+                break
+            total -= unread
+            self._cut(connection)
+
+    def _cut(self, connection: Overstaying) -> None:
+        del self._unread[connection]
+        self.counts.readers_cut += 1
+        connection.give_up()
 
 
 def peer_of(address: str) -> str:

@@ -28,6 +28,7 @@ KEYS: Final = tuple(
             "keep_alive_s",
             "send_timeout_s",
             "max_unsent_bytes",
+            "max_unsent_total",
             "cors_origins",
             "tls_cert",
         ),

@@ -5,6 +5,7 @@ Numbers in names are those of the OpenAI conformance list.
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -147,6 +148,55 @@ async def test_12_a_client_that_leaves_is_cancelled_in_every_phase(
     await house.empty()
     house.fleet.accepts.set()
     await house.until(lambda: len({c.request_id for c in house.fleet.cancels}) == 2, "both cancellations")
+
+
+async def test_13_a_client_that_reads_too_slowly_hears_why_its_stream_ends(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.contract.gateway.house.WORDS", ["x" * 100_000] * 200)
+    body = json.dumps({"model": "chat", "messages": HELLO, "stream": True, "max_tokens": 200}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1024)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(post("/v1/chat/completions", body))
+    await house.until(lambda: bool(house.fleet.cancels), "it is cut off")
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    async with asyncio.timeout(10):
+        got = b"".join([data async for data in _pieces(reader)])
+    last = got[got.rindex(b"data: ") :]
+    assert b"does not read its stream as fast as it is written" in last
+    assert b"[DONE]" not in got
+    assert got.endswith(b"0\r\n\r\n")
+    await house.empty()
+    writer.close()
+
+
+async def _pieces(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while data := await reader.read(65_536):
+        yield data
+
+
+def _cancelled(house: House) -> set[str]:
+    return {one.request_id for one in house.fleet.cancels}
+
+
+async def test_13_many_that_do_not_read_are_cut_off_and_others_do_not_notice(
+    house: House, client: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.contract.gateway.house.WORDS", ["x" * 100_000] * 150)
+    body = json.dumps({"model": "chat", "messages": HELLO, "stream": True, "max_tokens": 150}).encode()
+    deaf = []
+    for number in range(1, 5):
+        _, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1024)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(post("/v1/chat/completions", body))
+        deaf.append(writer)
+        await house.until(lambda: len(_cancelled(house)) == number, "it is cut off")  # noqa: B023
+    answer = await client.chat.completions.create(model="chat", messages=HELLO, max_tokens=150)
+    assert len(answer.choices[0].message.content or "") == 15_000_000
+    await house.until(lambda: len({one.request_id for one in house.fleet.cancels}) == len(deaf), "all were cut off")
+    await house.empty()
+    for writer in deaf:
+        writer.transport.abort()
 
 
 async def test_13_a_client_that_does_not_read_is_cut_off_and_others_do_not_notice(

@@ -111,6 +111,38 @@ def test_a_reader_that_leaves_too_much_unsent_is_cut_off_once_and_gets_nothing_m
     assert wire.data == before
 
 
+def test_a_reader_that_was_cut_off_for_being_slow_hears_why_after_what_it_got() -> None:
+    wire = Wire()
+    answer = an_answer(wire)
+    told: list[str] = []
+    answer.stream.on_cut = lambda: told.append("cut")
+    sink = answer.sink(0, "r1")
+    sink.text(0, "a")
+    wire.unread = 1001
+    sink.text(1, "b")
+    sink.text(2, "c")
+    answer.stream.last_words()
+    answer.fail(EngineFailed("gone"))
+    assert told == ["cut"]
+    assert not answer.stream.gone
+    texts = [json.loads(data) for _, data in events(wire.body())]
+    assert [one["choices"][0]["delta"]["content"] for one in texts[:-1]] == ["a", "b"]
+    assert texts[-1]["error"]["message"] == "gone"
+
+
+def test_a_reader_that_takes_nothing_at_all_hears_nothing_more() -> None:
+    wire = Wire(unread=10)
+    answer = an_answer(wire)
+    for _ in range(31):
+        answer.stream.sweep(1.0)
+        wire.unread += 1
+    before = wire.data
+    answer.stream.last_words()
+    answer.fail(EngineFailed("gone"))
+    assert answer.stream.gone
+    assert wire.data == before
+
+
 def test_a_reader_that_takes_nothing_for_long_is_cut_off() -> None:
     wire = Wire(unread=10)
     answer = an_answer(wire)
