@@ -4,7 +4,7 @@ Labels come from configuration, routes and codes alone, never from what a client
 Nothing here is called per token. What the GenAI conventions name has their names, labels and bounds.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,10 +13,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.gateway.access.caller import ANYONE
 from services.gateway.answers.shapes import Usage
+from shared.config import DEFAULT_TENANT
 
 Observe = Callable[[float], None]
 
 PROVIDER: Final = "baton"
+_OWN: Final = frozenset((ANYONE, DEFAULT_TENANT))
 OTHER: Final = "other"
 """The tenant of whoever is not in the configuration."""
 
@@ -67,8 +69,8 @@ class _Durations(dict[str, Observe]):
 class Metrics:
     """All of them, in one instance's registry."""
 
-    def __init__(self, registry: CollectorRegistry, tenants: Iterable[str] = ()) -> None:
-        self.tenants = frozenset(tenants) | {ANYONE}  # that may be labels
+    def __init__(self, registry: CollectorRegistry, configured: Callable[[], Container[str]] = tuple) -> None:
+        self._configured = configured  # tenants, which a reload may change
         self._meters: dict[tuple[str, str], Meters] = {}
         self._spent: dict[tuple[str, str], list[Observe]] = {}
         self.requests = Counter("baton_gateway_requests", "answers sent", ["route", "status"], registry=registry)
@@ -134,7 +136,7 @@ class Metrics:
         )
 
     def _spend(self, scenario: str, tenant: str, usage: Usage) -> None:
-        label = tenant if tenant in self.tenants else OTHER
+        label = tenant if tenant in _OWN or tenant in self._configured() else OTHER
         counters = self._spent.get((scenario, label))
         if counters is None:
             counters = [self._tokens.labels(scenario, label, kind).inc for kind in ("input", "output", "cached")]

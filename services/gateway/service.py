@@ -58,7 +58,7 @@ class Gateway:
         self._bound = config.gateway.max_streams
         stack.callback(self._threads.shutdown, wait=False, cancel_futures=True)
         scenarios = self._scenarios
-        metrics = Metrics(instance.telemetry.registry)
+        metrics = Metrics(instance.telemetry.registry, lambda: instance.config.tenant)
         self._view = FleetView(_view_rules(config), watcher=instance.id)
         self._dispatcher = Dispatcher(self._view, _dispatch_rules(config))
         offers = Offers(instance.bus, instance.subjects, self._view, config.fleet.offer_timeout_s)

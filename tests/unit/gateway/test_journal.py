@@ -153,7 +153,7 @@ def test_of_an_unsampled_call_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -
 
 def test_only_configured_tenants_are_labels_however_many_there_are() -> None:
     registry = CollectorRegistry()
-    metrics = Metrics(registry, ["acme"])
+    metrics = Metrics(registry, lambda: ["acme"])
     meters = metrics.of("chat", "talk", "gemma")
     for name in ("acme", "anonymous", *(f"subject-{number}" for number in range(1000))):
         meters.spent(name, Usage(1, 2, 0))
