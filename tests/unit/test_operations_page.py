@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from services.gateway.access.keyring import Counts as KeyCounts
 from services.gateway.access.ledger import Counts as LimitCounts
 from services.gateway.access.line import Counts as RedisCounts
+from services.gateway.content.report import Report
 from services.gateway.metrics import Metrics
 from services.gateway.nats.entrance import Counts as NatsCounts
 from services.gateway.relay.records import Counts as FrameCounts
@@ -41,6 +42,7 @@ def registered() -> dict[str, tuple[str, set[str]]]:
     """The type and the labels of every metric that a registry holds."""
     gateway, worker = CollectorRegistry(), CollectorRegistry()
     Metrics(gateway)
+    Report(gateway)
     WorkerMetrics(worker)
     found = {}
     for registry in (gateway, worker):
