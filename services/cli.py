@@ -58,6 +58,15 @@ def _drain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _reload(arguments: argparse.Namespace) -> int:
+    from services.commands.access import find  # noqa: PLC0415
+    from services.commands.reload import reload  # noqa: PLC0415
+
+    lines, well = reload(find(arguments.config, os.environ), arguments.id)
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0 if well else 1
+
+
 def _keys_create(arguments: argparse.Namespace) -> int:
     from services.commands.access import find  # noqa: PLC0415
     from services.commands.keys import create, unknown_scenarios  # noqa: PLC0415
@@ -115,9 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--prefill", type=_count, metavar="N", help="prefill workers of each scenario (1)")
     up.add_argument("--decode", type=_count, metavar="N", help="decode workers of each scenario (1)")
     up.add_argument("--standby", type=_count, metavar="N", default=1, help="instances kept ready for any role (1)")
-    up.add_argument(
-        "--gateways", type=_some, metavar="N", default=1, help="gateways; those after the first take free ports"
-    )
+    up.add_argument("--gateways", type=_some, metavar="N", default=1, help="gateway processes, all on the one port (1)")
     up.add_argument("--engine", choices=("torch", "vllm", "sim"), help="what runs the model of each scenario (torch)")
     up.add_argument("--model", metavar="PATH_OR_NAME", help="the model of each scenario (gemma-3-270m)")
 
@@ -137,7 +144,11 @@ def _parser() -> argparse.ArgumentParser:
     drain.add_argument("--wait", action="store_true", help="return when it has left")
     drain.add_argument("--seconds", type=_seconds, help="for what it holds (as configured: fleet.drain_s)")
 
-    for command in (up, status, chat, drain, *_keys_parsers(commands)):
+    again = commands.add_parser("reload", help="have instances read their configuration again, as SIGHUP does")
+    again.set_defaults(run=_reload)
+    again.add_argument("id", metavar="ID", nargs="?", help="one instance (all)")
+
+    for command in (up, status, chat, drain, again, *_keys_parsers(commands)):
         command.add_argument(
             "--config", type=Path, metavar="FILE", help="TOML; BATON_SECTION__KEY variables win over it"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.local.probes import in_url, reachable
 from services.local.state import NotRunning, directory, running
-from shared.config import Nats, RedisSettings, load
+from shared.config import GatewaySettings, Nats, RedisSettings, load
 from shared.messages import Role
 
 OPERATOR = "operator"
@@ -27,7 +27,7 @@ def find(config: Path | None, environ: Mapping[str, str]) -> Access:
     """Find the cluster. Raises ConfigError, or NotRunning when none is configured and none runs here."""
     settings = load(config, environ)
     nats, redis, user = settings.nats, settings.redis, settings.nats.user or OPERATOR
-    url = f"http://{in_url(reachable(settings.gateway.host))}:{settings.gateway.port}/v1"
+    url = _url(settings.gateway)
     if Role.MONITOR in nats.credentials:
         user = Role.MONITOR
     if not nats.url or not redis.url:
@@ -51,4 +51,9 @@ def gateway(config: Path | None, environ: Mapping[str, str]) -> str:
         settings = load(config, environ)
         if config is None and not settings.nats.url:
             raise
-        return f"http://{in_url(reachable(settings.gateway.host))}:{settings.gateway.port}/v1"
+        return _url(settings.gateway)
+
+
+def _url(settings: GatewaySettings) -> str:
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://{in_url(reachable(settings.host))}:{settings.port}/v1"

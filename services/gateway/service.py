@@ -15,6 +15,7 @@ from services.gateway.access.gate import open_gate
 from services.gateway.content.moderation import Moderation
 from services.gateway.desk import Desk
 from services.gateway.http.entrance import HttpEntrance
+from services.gateway.http.terms import Terms
 from services.gateway.metrics import Metrics
 from services.gateway.nats.entrance import NatsEntrance
 from services.gateway.prompts.scenarios import Scenarios, open_scenarios
@@ -47,7 +48,8 @@ class Gateway:
         self._threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="prompt")
 
     def prepare(self, config: Config) -> None:
-        """Load the tokenizers and the rules of moderation."""
+        """Load the tokenizers, the rules of moderation and the certificate."""
+        self._terms = Terms.read(config.gateway)
         self._moderation = Moderation(config, self._threads)
         self._scenarios = open_scenarios(config, self._threads)
 
@@ -121,14 +123,15 @@ class Gateway:
         instance.telemetry.expose("baton_gateway_nats", self._nats.counts)
 
     async def _open_http(self, instance: Instance, metrics: Metrics, stack: AsyncExitStack) -> None:
-        self._http = HttpEntrance(instance, self._desk, metrics, self.why_not_ready)
+        self._http = HttpEntrance(instance, self._terms, self._desk, metrics, self.why_not_ready)
         metrics.connections.set_function(lambda: self._http.connections)
         self.port = await self._http.open(stack)
         stack.push_async_callback(self._cut)
+        instance.require(self._why_no_worker)
 
     def why_not_ready(self) -> str:
         """Say why a request would not be served here; nothing when it would."""
-        return self._instance.why_not_ready() or self._why_no_worker()
+        return self._instance.why_not_ready()
 
     def _why_no_worker(self) -> str:
         now = time.monotonic()

@@ -11,6 +11,7 @@ from typing import Any
 
 from services.local import servers
 from services.local.children import Child, Command, stop
+from services.local.permissions import own_client
 from services.local.plan import WORKERS, Links, Plan, Start
 from services.local.probes import free_port, in_url, port_taken, reachable, ready
 from services.local.state import Cluster, StateDirectory
@@ -82,26 +83,29 @@ class LocalCluster:
     async def start(self) -> Cluster:
         """Start everything and return when a request would succeed. Raises BatonError."""
         config = self.plan.config
-        ports = [config.gateway.port or free_port(), *(free_port() for _ in range(self.plan.wishes.gateways - 1))]
+        port = config.gateway.port or free_port()
+        health_ports = [free_port() for _ in range(self.plan.wishes.gateways)]
         dashboard = config.monitor.port or free_port()
         nats = await self._start_servers()
-        starts = self.plan.starts(ports, dashboard)
+        starts = self.plan.starts(port, health_ports, dashboard)
         self._say(f"starting {', '.join(start.id for start in starts)}")
         for start in starts:
             self._start(start)
-        host = reachable(config.gateway.host)
-        await self._within(READY_S, *(ready(host, port) for port in ports))
+        host = reachable(config.instance.health_host)
+        await self._within(READY_S, *(ready(host, health_port) for health_port in health_ports))
         self._ready = True
-        urls = [f"http://{in_url(host)}:{port}/v1" for port in ports]
+        scheme = "https" if config.gateway.tls_cert else "http"
+        url = f"{scheme}://{in_url(reachable(config.gateway.host))}:{port}/v1"
         return Cluster(
             pid=os.getpid(),
-            url=urls[0],
-            gateways=urls,
+            url=url,
+            gateways=[url],
             dashboard=f"http://{in_url(reachable(config.monitor.host))}:{dashboard}/",
             nats=nats.as_user("client"),
             nats_operator=nats.as_user("operator"),
             nats_prefix=config.nats.prefix,
             redis=self._links.redis_url,
+            nats_clients={name: nats.as_user(own_client(name)) for name in config.nats.clients},
         )
 
     async def stop(self) -> list[str]:
@@ -129,7 +133,7 @@ class LocalCluster:
         nats = servers.NatsAddress(config.nats.url, {})
         redis_url = config.redis.url
         if not config.nats.url:
-            server, nats = servers.nats(self.state, config.nats.prefix)
+            server, nats = servers.nats(self.state, config.nats.prefix, config.nats.clients)
             started.append(server)
         if not config.redis.url:
             server, redis_url = servers.redis(self.state)

@@ -8,10 +8,11 @@ A denied publish looks like a success to its sender, so everything is denied tha
 """
 
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from shared.messages import Role
-from shared.subjects import PREFIX, Subjects
+from shared.subjects import PREFIX, SCENARIO_NAME, Subjects
 
 CLIENT = "client"
 """The user of direct clients: sends requests, hears inboxes, nothing else."""
@@ -19,7 +20,7 @@ OPERATOR = "operator"
 """The user of `baton drain` and its like: speaks to control subjects, nothing else."""
 CLIENT_INBOXES = "_INBOX.>"
 """Where client libraries listen by default; the services' own inboxes lie elsewhere. Those who share the one client
-user can read each other's answers: clients who must not need users of their own."""
+user can read each other's answers: clients who must not need users of their own, see `users`."""
 LIMITS = """\
 max_payload: 1MB
 max_pending: 16MB
@@ -39,6 +40,7 @@ class User:
     publish: list[str]
     subscribe: list[str]
     deny: list[str] = field(default_factory=list)
+    deaf: list[str] = field(default_factory=list)  # closes what a wildcard of `subscribe` would open
 
 
 def inbox(user: str) -> str:
@@ -46,13 +48,26 @@ def inbox(user: str) -> str:
     return f"_INBOX_{user}.>"
 
 
+def own_client(name: str) -> str:
+    """Name the user of a client that shares its inboxes with nobody."""
+    return f"{CLIENT}-{name}"
+
+
+def own_inboxes(name: str) -> str:
+    """Name the space where such a client hears its answers: its library's inbox prefix is `_INBOX.<name>`."""
+    return f"_INBOX.{name}.>"
+
+
 def password_variable(user: str) -> str:
     """Name the environment variable of nats-server that holds a user's password."""
-    return f"BATON_NATS_PASSWORD_{user.upper()}"
+    return f"BATON_NATS_PASSWORD_{user.upper().replace('-', '_')}"
 
 
-def users(prefix: str = PREFIX) -> list[User]:
-    """List every user with the least it needs. `*` stands for any scenario or any instance."""
+def users(prefix: str = PREFIX, clients: Sequence[str] = ()) -> list[User]:
+    """List every user with the least it needs. `*` stands for any scenario or any instance.
+
+    Each of `clients` is a user of its own beside the shared one, and nobody else hears its inboxes.
+    """
     s = Subjects(prefix)
     inner = [f"{prefix}._frames.>", f"{prefix}._control.>", f"{prefix}._fleet.>", f"{prefix}._pulse"]
     answers = [inbox(Role.MONITOR), inbox(OPERATOR)]  # to AssignRole and Drain
@@ -63,6 +78,7 @@ def users(prefix: str = PREFIX) -> list[User]:
         closed = [space for space in inner if not any(said.startswith(space.rstrip(">")) for said in publish)]
         return User(name, publish, subscribe, closed)
 
+    asked = [s.requests("*"), s.requests_cancel("*")]
     statuses = s.status("*")  # `baton.*.status.*` covers `baton._fleet.status.*` too
     return [
         user(
@@ -87,11 +103,18 @@ def users(prefix: str = PREFIX) -> list[User]:
         ),
         user(Role.STANDBY, [s.fleet_status(), *answers], [*heard, inbox(Role.STANDBY)]),
         user(OPERATOR, [s.control("*")], [inbox(OPERATOR)]),
-        user(CLIENT, [s.requests("*"), s.requests_cancel("*")], [CLIENT_INBOXES]),
+        replace(user(CLIENT, asked, [CLIENT_INBOXES]), deaf=[own_inboxes(name) for name in clients]),
+        *(user(own_client(name), asked, [own_inboxes(name)]) for name in clients),
     ]
 
 
-def render(prefix: str = PREFIX, *, listen: str = "0.0.0.0:4222", http: str | None = "127.0.0.1:8222") -> str:
+def render(
+    prefix: str = PREFIX,
+    clients: Sequence[str] = (),
+    *,
+    listen: str = "0.0.0.0:4222",
+    http: str | None = "127.0.0.1:8222",
+) -> str:
     """Write the text of a nats.conf. The monitoring port has no authentication and so stays on loopback."""
     lines = [
         "# Made by `python -m services.local.permissions`; change services/local/permissions.py instead.",
@@ -102,7 +125,7 @@ def render(prefix: str = PREFIX, *, listen: str = "0.0.0.0:4222", http: str | No
         "authorization {",
         "  timeout: 2",
         "  users = [",
-        *(line for user in users(prefix) for line in _user_lines(user)),
+        *(line for user in users(prefix, clients) for line in _user_lines(user)),
         "  ]",
         "}",
     ]
@@ -110,12 +133,13 @@ def render(prefix: str = PREFIX, *, listen: str = "0.0.0.0:4222", http: str | No
 
 
 def _user_lines(user: User) -> list[str]:
+    deaf = f", deny: {_listed(user.deaf)}" if user.deaf else ""
     return [
         "    {",
         f"      user: {_quoted(user.name)}, password: ${password_variable(user.name)}",
         "      permissions: {",
         f"        publish: {{ allow: {_listed(user.publish)}, deny: {_listed(user.deny)} }}",
-        f"        subscribe: {{ allow: {_listed(user.subscribe)} }}",
+        f"        subscribe: {{ allow: {_listed(user.subscribe)}{deaf} }}",
         "      }",
         "    }",
     ]
@@ -129,5 +153,12 @@ def _listed(subjects: list[str]) -> str:
     return "[" + ", ".join(_quoted(subject) for subject in subjects) + "]"
 
 
+def _checked(names: list[str]) -> list[str]:
+    wrong = [name for name in names if not SCENARIO_NAME.match(name)]
+    if wrong:
+        raise SystemExit(f"{', '.join(wrong)}: a client's name has lower-case letters, digits and inner hyphens")
+    return names
+
+
 if __name__ == "__main__":
-    sys.stdout.write(render())
+    sys.stdout.write(render(clients=_checked(sys.argv[1:])))

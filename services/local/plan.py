@@ -61,6 +61,7 @@ class Start:
     role: Role
     scenario: str = ""
     port: int = 0  # of a gateway or the monitor
+    health_port: int = 0  # of a gateway: several may share the port above, none this one
 
 
 class Plan:
@@ -86,8 +87,11 @@ class Plan:
         missing = [name for name in KNOWN if name in wanted and imported(name) is None]
         return [Command(f"import of {name}", import_command(name), self._environ, None, HOME) for name in missing]
 
-    def starts(self, gateway_ports: list[int], dashboard_port: int) -> list[Start]:
-        """List the instances of a fresh cluster, in the order of starting. The slowest to be ready come first."""
+    def starts(self, gateway_port: int, health_ports: list[int], dashboard_port: int) -> list[Start]:
+        """List the instances of a fresh cluster, in the order of starting. The slowest to be ready come first.
+
+        All gateways listen on the one port; there is one for each health port.
+        """
         workers = [
             self.start(role, scenario)
             for scenario, settings in self.config.scenarios.items()
@@ -95,15 +99,15 @@ class Plan:
             for _ in range(count)
         ]
         monitor = self.start(Role.MONITOR, port=dashboard_port)
-        gateways = [self.start(Role.GATEWAY, port=port) for port in gateway_ports]
+        gateways = [self.start(Role.GATEWAY, port=gateway_port, health_port=health) for health in health_ports]
         standbys = [self.start(Role.STANDBY) for _ in range(self.wishes.standby)]
         return [*workers, monitor, *gateways, *standbys]
 
-    def start(self, role: Role, scenario: str = "", *, port: int = 0) -> Start:
+    def start(self, role: Role, scenario: str = "", *, port: int = 0, health_port: int = 0) -> Start:
         """Name one more instance. A name is never used twice: frames meant for the dead must not reach the living."""
         stem = f"{scenario}-{role.value}" if scenario and self._several else role.value
         self._numbers[stem] = self._numbers.get(stem, 0) + 1
-        return Start(f"{stem}-{self._numbers[stem]}", role, scenario, port)
+        return Start(f"{stem}-{self._numbers[stem]}", role, scenario, port, health_port)
 
     def command(self, start: Start, links: Links, logs: Path) -> Command:
         """Return the command of one instance."""
@@ -122,6 +126,9 @@ class Plan:
         }
         if start.role is Role.GATEWAY:
             keys["gateway.port"] = start.port
+            keys["instance.health_port"] = start.health_port
+            if self.wishes.gateways > 1:
+                keys["gateway.reuse_port"] = "true"
         if start.role is Role.MONITOR:
             keys["monitor.port"] = start.port
         for user in _users_of(start.role):

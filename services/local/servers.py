@@ -11,7 +11,7 @@ import platform
 import secrets
 import shutil
 import sysconfig
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,11 +55,11 @@ class NatsAddress:
         return self.url.replace("://", f"://{name}:{self.passwords[name]}@", 1)
 
 
-def nats(state: StateDirectory, prefix: str) -> tuple[Server, NatsAddress]:
+def nats(state: StateDirectory, prefix: str, clients: Sequence[str] = ()) -> tuple[Server, NatsAddress]:
     """Prepare an embedded nats-server with a user per service."""
     port = free_port()
-    passwords = {user.name: _password() for user in users(prefix)}
-    text = render(prefix, listen=f"{HOST}:{port}", http=None)
+    passwords = {user.name: _password() for user in users(prefix, clients)}
+    text = render(prefix, clients, listen=f"{HOST}:{port}", http=None)
     config = state.private("nats.conf", text)
     environ = {password_variable(name): password for name, password in passwords.items()}
     argv = [_binary("nats-server"), "--config", str(config)]

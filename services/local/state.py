@@ -33,13 +33,14 @@ class Cluster(msgspec.Struct, frozen=True):
     """What other commands need to reach the cluster. Passwords are inside the URLs."""
 
     pid: int  # of `baton up`
-    url: str  # of the first gateway, with /v1
-    gateways: list[str]  # of all gateways, with /v1
+    url: str  # of the gateways, with /v1
+    gateways: list[str]  # the ports that gateways listen on, with /v1; several may share one
     dashboard: str
     nats: str  # for direct clients
     nats_operator: str
     nats_prefix: str
     redis: str
+    nats_clients: dict[str, str] = {}  # for those that have a user of their own
 
 
 def directory(environ: Mapping[str, str]) -> Path:

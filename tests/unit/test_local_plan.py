@@ -21,11 +21,11 @@ def test_without_a_configuration_the_default_model_is_served_by_one_of_each_work
     plan = Plan(Wishes(), {})
     assert plan.config.scenarios["chat"].model == DEFAULT_MODEL
     assert plan.config.scenarios["chat"].engine == "torch"
-    assert plan.starts([8000], 8010) == [
+    assert plan.starts(8000, [9], 8010) == [
         Start("prefill-1", Role.PREFILL, "chat"),
         Start("decode-1", Role.DECODE, "chat"),
         Start("monitor-1", Role.MONITOR, port=8010),
-        Start("gateway-1", Role.GATEWAY, port=8000),
+        Start("gateway-1", Role.GATEWAY, port=8000, health_port=9),
         Start("standby-1", Role.STANDBY),
     ]
 
@@ -45,7 +45,7 @@ def test_wishes_win_over_the_environment_which_wins_over_the_file(tmp_path: Path
 def test_with_several_scenarios_names_tell_whom_an_instance_serves(tmp_path: Path) -> None:
     file = tmp_path / "baton.toml"
     file.write_text(TWO)
-    starts = Plan(Wishes(config=file, standby=0), {}).starts([8000], 8010)
+    starts = Plan(Wishes(config=file, standby=0), {}).starts(8000, [9], 8010)
     workers = [(start.id, start.scenario) for start in starts if start.scenario]
     assert workers == [
         ("chat-prefill-1", "chat"),
@@ -63,7 +63,7 @@ def test_a_name_is_never_used_again() -> None:
 
 def test_each_instance_gets_the_credentials_of_its_own_role_only() -> None:
     plan = Plan(Wishes(), {})
-    for start in plan.starts([8000], 8010):
+    for start in plan.starts(8000, [9], 8010):
         held = {role for role in Role if LINKS.users[role] in _environ(plan, start).values()}
         becomes = {Role.PREFILL, Role.DECODE} if start.role is Role.STANDBY else set()
         assert held == {start.role} | becomes
@@ -71,7 +71,7 @@ def test_each_instance_gets_the_credentials_of_its_own_role_only() -> None:
 
 def test_what_an_instance_is_given_is_a_valid_configuration_for_it() -> None:
     plan = Plan(Wishes(port=9000), {"BATON_FLEET__ATTEMPTS": "2"})
-    for start in plan.starts([9000], 9010):
+    for start in plan.starts(9000, [9], 9010):
         config = load(None, _environ(plan, start))
         assert (config.instance.id, config.instance.scenario) == (start.id, start.scenario)
         assert config.nats.credentials_for(start.role) == (start.role, LINKS.users[start.role])
@@ -121,3 +121,12 @@ def test_threads_of_the_workers_do_not_outnumber_the_cores(monkeypatch: pytest.M
     assert _environ(plan, plan.start(Role.DECODE, "chat"))["OMP_NUM_THREADS"] == "2"
     plan = Plan(Wishes(prefill=9, decode=9), {"OMP_NUM_THREADS": "5"})
     assert _environ(plan, plan.start(Role.DECODE, "chat"))["OMP_NUM_THREADS"] == "5"
+
+
+def test_several_gateways_share_the_port_and_have_health_ports_of_their_own() -> None:
+    plan = Plan(Wishes(gateways=2, standby=0), {})
+    gateways = [start for start in plan.starts(8000, [9, 10], 8010) if start.role is Role.GATEWAY]
+    settings = [load(None, _environ(plan, start)) for start in gateways]
+    assert [(one.gateway.port, one.gateway.reuse_port) for one in settings] == [(8000, True), (8000, True)]
+    assert [one.instance.health_port for one in settings] == [9, 10]
+    assert not load(None, _environ(Plan(Wishes(), {}), gateways[0])).gateway.reuse_port  # alone, it shares with nobody

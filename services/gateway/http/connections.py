@@ -18,6 +18,8 @@ from services.gateway.refusals import error_object
 
 LINGER_S: Final = 5.0
 """For a client that still sends a body which was refused, so that it hears why."""
+LEAVING_S: Final = 1.0
+"""For one whose head was refused."""
 MAX_HEADERS: Final = 100
 MAX_LINE_BYTES: Final = 8190
 MAX_HEAD_BYTES: Final = 65_536
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 class Connection(web.RequestHandler):
     """See the module. Reads aiohttp's `_waiter`: it is pending exactly while no request has come."""
 
-    __slots__ = ("_crowd", "_head_bytes", "_visit")
+    __slots__ = ("_crowd", "_head_bytes", "_refused", "_visit")
 
     def __init__(self, server: web.Server, terms: Terms, crowd: Crowd, visit: Visit) -> None:
         super().__init__(
@@ -50,6 +52,7 @@ class Connection(web.RequestHandler):
         self._crowd = crowd
         self._visit = visit
         self._head_bytes = 0
+        self._refused = False
 
     @property
     def idle(self) -> bool:
@@ -71,6 +74,8 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
+        if self._refused:
+            return
         super().data_received(data)
         if not self.idle:
             self._head_bytes = 0
@@ -116,10 +121,20 @@ class Connection(web.RequestHandler):
             self.transport.abort()
 
     def _refuse(self, status: int, words: str) -> None:
-        """Say why and close. Only where no answer is being written, or where the client has earned no more of it."""
-        if self.transport is not None and self.idle:
-            self.transport.write(plain_answer(status, words))
-        self.force_close()
+        """Say why and close. An answer that is being written is broken off: nothing can be said in its midst.
+
+        What still comes is read and dropped for a moment: closing at once would reset the connection, and the client
+        would not hear why.
+        """
+        self._crowd.has_head(self)
+        if self.transport is None or not self.idle:
+            self.force_close()
+            return
+        self._refused = True
+        self.transport.write(plain_answer(status, words))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._loop.call_later(LEAVING_S, self.force_close)
 
     # ---- what aiohttp would say --------------------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 
 from services.gateway.desk import Desk
-from services.gateway.http.access_log import ENTRY, AccessLog, Entry, check_place
+from services.gateway.http.access_log import ENTRY, AccessLog, Entry
 from services.gateway.http.bodies import Bodies, signature, too_large
 from services.gateway.http.completions import Completions
 from services.gateway.http.crowd import Crowd
@@ -24,7 +24,7 @@ from services.gateway.http.terms import KEYS, Terms
 from services.gateway.metrics import Metrics
 from services.gateway.refusals import answer, as_json, headers
 from shared.config import Config
-from shared.errors import BatonError, Draining
+from shared.errors import BadRequest, BatonError, Draining
 from shared.instance import Instance
 from shared.reloading import Apply
 from shared.telemetry import speak_of
@@ -38,12 +38,14 @@ log = logging.getLogger(__name__)
 class HttpEntrance:
     """One per gateway."""
 
-    def __init__(self, instance: Instance, desk: Desk, metrics: Metrics, why_not_ready: Callable[[], str]) -> None:
+    def __init__(
+        self, instance: Instance, terms: Terms, desk: Desk, metrics: Metrics, why_not_ready: Callable[[], str]
+    ) -> None:
         self._desk = desk
         self._metrics = metrics
-        self._terms = Terms.read(instance.config.gateway)
+        self._terms = terms
         self._access_log = AccessLog()
-        bodies = Bodies(self._terms)
+        bodies = self._bodies = Bodies(self._terms)
         self._completions = Completions(desk, self._terms, bodies)
         self._routes = Routes(desk, self._completions, bodies, instance.telemetry, why_not_ready)
         self._door = Door(self.handle, self._terms, Crowd(self._terms))
@@ -53,8 +55,7 @@ class HttpEntrance:
     # ---- its life ----------------------------------------------------------------------------------------------------
 
     async def open(self, stack: AsyncExitStack) -> int:
-        """Listen until `stack` closes; the port. Raises ConfigError, LinkLost."""
-        check_place(self._terms.settings.access_log)
+        """Listen until `stack` closes; the port. Raises LinkLost."""
         self._access_log.use(self._terms.settings.access_log)
         stack.callback(self._access_log.close)
         await self._door.open(stack)
@@ -63,7 +64,6 @@ class HttpEntrance:
     async def _prepare(self, config: Config) -> Apply:
         """See Reloading. Connections and streams go on, under the new terms."""
         terms = Terms.read(config.gateway)
-        check_place(config.gateway.access_log)
 
         def apply() -> None:
             self._terms.take(terms)
@@ -126,6 +126,8 @@ class HttpEntrance:
             return _refusal(BatonError(str(error)), entry)
 
     async def _routed(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        if request.version < HttpVersion10:  # a line without a version: such a client could not read the answer's head
+            raise BadRequest("the request is not valid HTTP: its first line has no version")
         if request.method == "OPTIONS" and (route.methods or request.path == "*"):
             return self._options(request, route)
         if route.methods and request.method not in route.methods:

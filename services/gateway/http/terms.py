@@ -9,6 +9,7 @@ import ssl
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from services.gateway.http.access_log import check_place
 from services.gateway.http.cors import Cors
 from services.gateway.http.tls import open_tls
 from shared.config import GatewaySettings
@@ -51,6 +52,7 @@ class Terms:
     @classmethod
     def read(cls, settings: GatewaySettings) -> Self:
         """Open what the settings name and fit the bounds to the machine. Raises ConfigError."""
+        check_place(settings.access_log)
         return cls(_fitted(settings), Cors(settings.cors_origins), open_tls(settings))
 
     def take(self, other: Self) -> None:

@@ -43,6 +43,7 @@ from shared.messages import (
     decode,
 )
 from shared.nats_bus import NatsBus
+from shared.reloading import Reloading
 from shared.stopping import Stopping
 from shared.subjects import Subjects
 
@@ -178,6 +179,8 @@ class House:
     ) -> None:
         self.gateway, self.fleet, self.subjects = gateway, fleet, fleet.subjects
         self.stopping, self.life = stopping, life
+        self.reloading: Reloading
+        self.found: list[Config]  # what a reload finds
         self.port = gateway.port
         self.url = f"http://127.0.0.1:{gateway.port}"
 
@@ -189,6 +192,12 @@ class House:
                     await asyncio.sleep(0.005)
         except TimeoutError:
             raise AssertionError(f"{what} did not come within {within_s:g} s") from None
+
+    async def reload(self, **settings: object) -> list[str]:
+        """Change settings of the gateway in its configuration, and reload it."""
+        before = self.found[0]
+        self.found[0] = replace(before, gateway=replace(before.gateway, **settings))  # type: ignore[arg-type]
+        return await self.reloading.reload()
 
     async def empty(self) -> None:
         """Nothing of any request is left in the gateway."""
@@ -230,14 +239,18 @@ async def open_house(
     await fleet.open()
     gateway, stopping = Gateway(), Stopping()
     gateway.prepare(config)
-    life = asyncio.ensure_future(serve(gateway, config, stopping))
+    found = [config]
+    reloading = Reloading(config, lambda: found[0])
+    life = asyncio.ensure_future(serve(gateway, config, stopping, reloading))
     try:
         deadline = asyncio.get_running_loop().time() + 10
         while not gateway.port or gateway.why_not_ready():
             assert not life.done(), "the gateway stopped"
             assert asyncio.get_running_loop().time() < deadline, "the gateway does not get ready"
             await asyncio.sleep(0.01)
-        yield House(gateway, fleet, stopping, life)
+        house = House(gateway, fleet, stopping, life)
+        house.reloading, house.found = reloading, found
+        yield house
     finally:
         stopping.ask("the tests are over")
         assert await life == 0
