@@ -1,19 +1,23 @@
 """Chat completions, as clients ask for them."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from services.gateway.api.messages import ChatMessage, RefusalPart, TextPart, check_turns
+from services.gateway.api.messages import (
+    ChatMessage,
+    RefusalPart,
+    TemplateVariables,
+    TextPart,
+    check_turns,
+    check_variables,
+)
 from services.gateway.api.parameters import Natural, Parameters
 from services.gateway.api.structure import Demanded, ResponseFormat, of_format
 from services.gateway.api.tools import MOST_TOOLS, FunctionTool, ToolChoice, allowed
 from shared.errors import BadRequest
 
 __all__ = ["ChatMessage", "ChatRequest", "RefusalPart", "TextPart"]
-
-_OURS: Final = ("messages", "tools", "bos_token", "eos_token", "documents")
-"""Names of the chat template's that only this server may set."""
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
@@ -30,7 +34,7 @@ class ChatRequest(Parameters, frozen=True, kw_only=True):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None  # says nothing where there are no tools
     # for the chat template; what it has no place for is refused
-    chat_template_kwargs: Annotated[dict[str, Any], Meta(max_length=64)] | None = None
+    chat_template_kwargs: TemplateVariables | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     reasoning_effort: Effort | None = None
@@ -51,10 +55,7 @@ class ChatRequest(Parameters, frozen=True, kw_only=True):
             raise BadRequest("top_logprobs is only allowed with logprobs: true", "top_logprobs")
         check_turns(self.messages)
         allowed(self.tools or [], self.tool_choice)
-        for name in _OURS:
-            if name in (self.chat_template_kwargs or {}):
-                param = f"chat_template_kwargs.{name}"
-                raise BadRequest(f"'{param}' cannot be set here", param)
+        check_variables(self.chat_template_kwargs)
         if self.continue_final_message:
             self._check_continued()
 

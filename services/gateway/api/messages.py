@@ -1,12 +1,17 @@
 """The turns of a conversation, as clients tell them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from services.gateway.api.tools import CallId, ToolCall
 from shared.errors import BadRequest
+
+_OURS: Final = ("messages", "tools", "bos_token", "eos_token", "documents")
+"""Names of the chat template's that only this server may set."""
+
+TemplateVariables = Annotated[dict[str, Any], Meta(max_length=64)]
 
 
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="text", tag_field="type"):
@@ -44,6 +49,12 @@ class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return "\n".join(part.text for part in self.content)
         return self.content or self.refusal or ""
 
+    @property
+    def length(self) -> int:
+        """Characters of all that goes into a prompt."""
+        called = sum(len(call.function.name) + len(call.function.arguments) for call in self.tool_calls or ())
+        return len(self.text) + len(self.reasoning_content or "") + called
+
     def check(self, where: str) -> None:
         """See that what the role needs is there, and nothing that belongs to another. Raises BadRequest."""
         for name in ("tool_calls", "refusal", "reasoning_content"):
@@ -60,6 +71,14 @@ class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 if isinstance(part, RefusalPart):
                     where = f"{where}.content[{place}].type"
                     raise BadRequest(f"Invalid value for '{where}': only the assistant refuses", where)
+
+
+def check_variables(variables: dict[str, Any] | None) -> None:
+    """See that variables for the chat template are none of ours. Raises BadRequest."""
+    for name in _OURS:
+        if name in (variables or {}):
+            param = f"chat_template_kwargs.{name}"
+            raise BadRequest(f"'{param}' cannot be set here", param)
 
 
 def check_turns(messages: list[ChatMessage]) -> None:

@@ -57,7 +57,7 @@ class Prompter:
         `continued`: the model goes on with the last message.
         """
         template, turns = self._turns(messages, tools or [])
-        length = sum(len(turn["content"]) for turn in turns) + sum(len(str(tool)) for tool in tools or ())
+        length = sum(message.length for message in messages) + sum(len(str(tool)) for tool in tools or ())
         self._refuse_hopeless(length, "messages")
 
         def work() -> list[int]:
@@ -93,7 +93,10 @@ class Prompter:
         if (asked.prompt is None) == (asked.messages is None):
             raise BadRequest("give either prompt or messages", "prompt")
         if asked.messages is not None:
-            return await self.chat(asked.messages, None)
+            extra = dict(asked.chat_template_kwargs or {})
+            if asked.add_generation_prompt is not None:
+                extra["add_generation_prompt"] = asked.add_generation_prompt
+            return await self.chat(asked.messages, extra, tools=[tool.described() for tool in asked.tools or ()])
         return await self.text(asked.prompt or "", special=asked.add_special_tokens is not False)
 
     async def words(self, tokens: list[int], param: str = "tokens") -> str:

@@ -14,9 +14,10 @@ import pytest
 
 from services.gateway.api.chat import ChatRequest
 from services.gateway.api.reading import parse
+from services.gateway.api.tokens import TokenizeRequest
 from services.gateway.prompts.plans import plan_chat
 from services.gateway.prompts.prompter import Prompter
-from shared.errors import BadRequest
+from shared.errors import BadRequest, ContextTooLong
 from shared.messages import unpack_tokens
 from shared.models import ModelSpec
 from shared.models.transcript import TEMPLATE as TRANSCRIPT
@@ -233,6 +234,24 @@ async def test_what_the_template_has_a_place_for_is_honoured_and_the_rest_refuse
         with pytest.raises(BadRequest) as refusal:
             await rendered(gemma, messages=HISTORY[:2], **wish)
         assert refusal.value.param == next(iter(wish))
+
+
+async def test_tokens_of_a_conversation_are_counted_with_its_functions(threads: ThreadPoolExecutor) -> None:
+    made = prompter(threads, QWEN)
+    fields = {"messages": HISTORY, "tools": [TOOL], "chat_template_kwargs": {"enable_thinking": False}}
+    tokens = await made.count(parse(msgspec.json.encode(fields), TokenizeRequest))
+    (plan,) = await plan_chat(chat(tools=[TOOL], reasoning_effort="none"), made)
+    assert tokens == unpack_tokens(plan.prompt)
+    without = parse(msgspec.json.encode({"messages": HISTORY, "add_generation_prompt": False}), TokenizeRequest)
+    assert made.tokenizer.decode(await made.count(without)).endswith("now?<|im_end|>\n")
+    with pytest.raises(BadRequest, match=r"chat_template_kwargs\.tools"):
+        parse(msgspec.json.encode({"messages": HISTORY, "chat_template_kwargs": {"tools": []}}), TokenizeRequest)
+
+
+async def test_long_arguments_count_as_a_long_prompt(threads: ThreadPoolExecutor) -> None:
+    call = {**CALL, "function": {"name": "f", "arguments": json.dumps({"a": "x" * 20_000_000})}}
+    with pytest.raises(ContextTooLong):
+        await rendered(prompter(threads, QWEN), messages=[HISTORY[1], {"role": "assistant", "tool_calls": [call]}])
 
 
 async def test_a_form_or_a_call_becomes_a_constraint_and_the_marks_are_shown(threads: ThreadPoolExecutor) -> None:
