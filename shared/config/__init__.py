@@ -22,7 +22,7 @@ from shared.config.gateway import GatewaySettings, edge_faults
 from shared.config.moderation import ModeratorSettings, moderation_faults, moderator_name
 from shared.config.reader import BETWEEN, PREFIX, Reader, Table, Text, merged, variable
 from shared.config.servers import Credentials, Nats, RedisSettings
-from shared.config.tenants import DEFAULT_TENANT, JwtSettings, TenantSettings, tenancy_faults
+from shared.config.tenants import DEFAULT_TENANT, JwtSettings, TenantSettings, client_faults, tenancy_faults
 from shared.errors import ConfigError
 
 __all__ = [
@@ -119,5 +119,6 @@ def _contradictions(config: Config) -> list[str]:
     if config.instance.scenario and config.instance.scenario not in config.scenario:
         faults.append(f"instance.scenario: there is no [scenario.{config.instance.scenario}]")
     uses = {name: (one.moderate_prompt, one.moderate_answer) for name, one in config.scenario.items()}
+    faults += client_faults(config.nats.clients)
     faults += tenancy_faults(config.gateway.jwt, config.tenant, config.scenario)
     return faults + moderation_faults(config.moderation, uses)

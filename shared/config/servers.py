@@ -23,6 +23,7 @@ class Nats:
     password: str = setting("", secret=True)
     credentials: dict[str, Credentials] = field(default_factory=dict)  # by role; wins over user and password
     prefix: str = setting("baton", check=prefix)  # of every subject
+    clients: tuple[str, ...] = setting(())  # that get a user of their own at a server started by `baton up`
     connect_timeout_s: float = setting(30.0, between=SECONDS)  # at start; afterwards it reconnects for ever
     drain_timeout_s: float = setting(3.0, between=SECONDS)
     max_pending_bytes: int = setting(

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from shared.config.checks import SECONDS, url
 from shared.config.reader import setting
+from shared.subjects import SCENARIO_NAME
 
 DEFAULT_TENANT: Final = "default"
 """Its limits hold, each for itself, for every tenant that has no table of its own; `gateway.api_keys` belong to it."""
@@ -69,6 +70,12 @@ class JwtSettings:
         if self.jwks_url.startswith("http://") and not (self.allow_http or _loopback(self.jwks_url)):
             faults.append("gateway.jwt.jwks_url is plain http, so anyone on the way could put keys in; use https")
         return faults
+
+
+def client_faults(names: Collection[str]) -> list[str]:
+    """Name the clients of NATS that cannot be called so."""
+    wrong = [name for name in names if not SCENARIO_NAME.match(name)]
+    return [f"nats.clients: {name!r} must be lower-case letters, digits and inner hyphens" for name in wrong]
 
 
 def tenancy_faults(tokens: JwtSettings, tenants: Mapping[str, TenantSettings], scenarios: Collection[str]) -> list[str]:

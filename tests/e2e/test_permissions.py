@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,14 +133,14 @@ async def users(tmp_path: Path) -> AsyncIterator[Users]:
 async def _heard(users: Users, speaker: str, subject: str, hearer: str) -> int:
     """Publish as one user, listen as another; both have spoken with the server before we look."""
     listening, speaking = await users.connect(hearer), await users.connect(speaker)
-    interest = await listening.subscribe(subject)
+    arrived: list[str] = []
+    interest = await listening.listen(subject, lambda heard, *_: arrived.append(heard))
     await listening.flush()
     await speaking.publish(subject, b"x")
     await speaking.flush()
     await listening.flush()
-    arrived = interest.pending_msgs
     await interest.unsubscribe()
-    return arrived
+    return len(arrived)
 
 
 async def test_whatever_a_service_needs_to_say_arrives(users: Users) -> None:
@@ -159,6 +160,46 @@ async def test_whatever_a_user_may_not_say_is_not_delivered_and_the_server_says_
             subject,
             users.errors,
         )
+
+
+async def test_a_client_with_a_user_of_its_own_shares_its_answers_with_nobody(tmp_path: Path) -> None:
+    with StateDirectory(tmp_path / "state") as state:
+        server, address = servers.nats(state, "baton", ("acme", "beta-2"))
+        child = Child(server.command)
+        await server.answering()
+        async with AsyncExitStack() as stack:
+            users = Users(address, stack)
+            heard: list[tuple[str, str]] = []
+            listening = (
+                ("client", "_INBOX.>"),  # allowed, but deaf for those of the others
+                ("client-acme", "_INBOX.acme.>"),
+                ("client-beta-2", "_INBOX.beta-2.>"),
+            )
+            for name, subject in listening:
+                take = partial(lambda name, subject, *_: heard.append((name, subject)), name)
+                await (await users.connect(name)).listen(subject, take)
+            gateway = await users.connect("gateway")
+            for name, _ in listening:
+                await (await users.connect(name)).flush()
+            assert users.errors == []
+            for subject in ("_INBOX.acme.1", "_INBOX.beta-2.1", "_INBOX.x.1"):
+                await gateway.publish(subject, b"x")
+            await gateway.flush()
+            for name, _ in listening:
+                await (await users.connect(name)).flush()
+            expected = {
+                ("client", "_INBOX.x.1"),
+                ("client-acme", "_INBOX.acme.1"),
+                ("client-beta-2", "_INBOX.beta-2.1"),
+            }
+            assert (set(heard), len(heard)) == (expected, 3)
+            assert await _heard(users, "client-acme", S.requests("chat"), "gateway") == 1
+            for subject in ("_INBOX.>", "_INBOX.beta-2.>", "_INBOX.*.1", "_INBOX.x.1", ">"):
+                users.errors.clear()
+                await (await users.connect("client-acme")).subscribe(subject)
+                await (await users.connect("client-acme")).flush()
+                assert any("permissions violation" in error.lower() for error in users.errors), subject
+        await stop([child], 10)
 
 
 async def test_nobody_may_listen_to_everything_or_to_anothers_inboxes(users: Users) -> None:
