@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from shared.config.checks import SECONDS, url
@@ -55,6 +56,10 @@ def moderation_faults(
         ruled = bool(settings.words or settings.patterns)
         if settings.kind == "rules" and not ruled:
             faults.append(f"{where} has no rules; give it {where}.words or {where}.patterns")
+        for key in ("words", "patterns"):
+            for category, file in getattr(settings, key).items():
+                if not Path(file).is_absolute():
+                    faults.append(f"{where}.{key}.{category}: '{file}' is no absolute path")
         if settings.kind == "rules" and settings.url:
             faults.append(f'{where}.url belongs to kind = "http"')
         if settings.kind == "http" and not settings.url:

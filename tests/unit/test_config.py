@@ -252,7 +252,7 @@ def test_moderators_must_exist_and_have_what_their_kind_needs(tmp_path: Path) ->
         [moderation.mixed]
         kind = "http"
         url = "https://judge.example/v1/moderations"
-        words = {Rude = "rude.txt", harassment = "words.txt"}
+        words = {Rude = "rude.txt", harassment = "/words.txt"}
         """,
     )
     with pytest.raises(ConfigError) as error:
@@ -265,6 +265,7 @@ def test_moderators_must_exist_and_have_what_their_kind_needs(tmp_path: Path) ->
     assert error.value.faults == [
         "moderation.house has no rules; give it moderation.house.words or moderation.house.patterns",
         "moderation.judge.url is missing; set it to the service that judges",
+        "moderation.mixed.words.rude: 'rude.txt' is no absolute path",
         'moderation.mixed.words and moderation.mixed.patterns belong to kind = "rules"',
         "scenario.chat.moderate_prompt: there is no [moderation.nobody]",
     ]

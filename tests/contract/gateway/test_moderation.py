@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -16,6 +17,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 
 from shared.config import ModeratorSettings
+from shared.errors import ConfigError
 from shared.nats_bus import NatsBus
 from tests.contract.gateway.house import House, open_house
 from tests.contract.gateway.wire import HELLO
@@ -48,7 +50,11 @@ async def one_house(
         "manners": ModeratorSettings(words={"rude": str(files / "rude")}, action="flag"),
         "later": ModeratorSettings(words={"later": str(files / "later")}),
     }
-    scenario = {"moderate_prompt": ("house", "manners"), "moderate_answer": ("house", "manners", "later")}
+    scenario = {
+        "tool_format": "hermes",
+        "moderate_prompt": ("house", "manners"),
+        "moderate_answer": ("house", "manners", "later"),
+    }
     nats, redis = nats_server.settings(prefix="moderated"), redis_server.settings()
     async with open_house(nats, redis, scenario=scenario, moderation=moderation) as house:
         house.files = files  # type: ignore[attr-defined]
@@ -225,6 +231,7 @@ async def test_a_word_list_counts_in_streams_that_run_once_it_has_changed(house:
             pace.release()
     finally:
         house.fleet._frame = frame  # type: ignore[method-assign]
+        (files / "later").write_text("nothing yet\n")
     assert reason == "content_filter"
     assert text.endswith("word49 ")
 
@@ -255,3 +262,35 @@ async def test_the_responses_api_is_moderated_too(house: House, client: AsyncOpe
     with pytest.raises(openai.BadRequestError) as error:
         await client.responses.create(model="chat", input="a bomb")
     assert error.value.code == "content_filter"
+
+
+async def test_the_arguments_of_a_call_are_moderated_before_they_are_read(house: House, client: AsyncOpenAI) -> None:
+    tool: Any = {"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}
+    said = ["Well.", '\n<tool_call>{"name": "search", ', '"arguments": {"q": "how a bo', 'mb works"', "}}</tool_call>"]
+    for words, reason in ((said, "content_filter"), ([*said[:2], '"arguments": {"q": "cats"', said[4]], "tool_calls")):
+        says(house, words)
+        stream = await client.chat.completions.create(model="chat", messages=HELLO, tools=[tool], stream=True)
+        chunks = [chunk.choices[0] async for chunk in stream]
+        calls = [call for chunk in chunks for call in chunk.delta.tool_calls or []]
+        arguments = "".join(call.function.arguments or "" for call in calls if call.function)
+        assert "bo" not in arguments
+        assert chunks[-1].finish_reason == reason
+
+
+async def test_a_reload_of_the_configuration_takes_new_rules_or_refuses_them_whole(house: House) -> None:
+    moderation, files = house.gateway._moderation, house.files  # type: ignore[attr-defined]
+    config = moderation._config
+    (files / "new").write_text("gherkin\n")
+    settings = ModeratorSettings(words={"pickles": str(files / "new")})
+    gone = ModeratorSettings(words={"pickles": str(files / "none")})
+    with pytest.raises(ConfigError):
+        await moderation._prepare(replace(config, moderation={**config.moderation, "manners": gone}))
+    assert moderation._config is config
+    manners = moderation.rules["manners"]
+    apply = await moderation._prepare(replace(config, moderation={**config.moderation, "manners": settings}))
+    assert await moderation.search(manners, ["darn gherkin"]) == "rude"
+    apply()
+    assert moderation.rules["manners"] is manners
+    assert await moderation.search(manners, ["darn gherkin"]) == "pickles"
+    (await moderation._prepare(config))()
+    assert await moderation.search(manners, ["darn gherkin"]) == "rude"
