@@ -8,6 +8,7 @@ change places from device to device, and in this order that hardly moves the dra
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -25,7 +26,6 @@ GREEDY_BELOW: Final = 1e-5
 """A temperature so low is 0: dividing by it would overflow."""
 NUCLEUS: Final = (128, 4096)
 """How many of the likeliest tokens are sorted to find a top-p threshold; only rows that need more sort all."""
-BIT_VALUES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 BIN: Final = 256
 """Tokens per bin of the two-level inverse CDF: sums this short keep float32's precision."""
 
@@ -85,13 +85,19 @@ def _constrain(logits: Tensor, draws: list[Draw], device: Device) -> None:
     if not places:
         return
     bits = device.upload(torch.from_numpy(np.stack([draw.allowed for draw in draws if draw.allowed is not None])))
-    each = torch.tensor(BIT_VALUES, dtype=torch.uint8, device=logits.device)
-    barred = (bits[:, :, None] & each == 0).view(len(places), -1)[:, : logits.shape[1]]
+    barred = _eights(logits.device)[bits.int()].view(torch.bool)[:, : logits.shape[1]]
     if len(places) == len(draws):
         logits.masked_fill_(barred, -math.inf)
         return
     rows = torch.tensor(places, device=logits.device)
     logits[rows] = logits[rows].masked_fill_(barred, -math.inf)
+
+
+@cache
+def _eights(device: torch.device) -> Tensor:
+    """By the value of a byte: whether each of its bits is unset, as eight bytes of one number: one look-up for all."""
+    unset = [[not value >> bit & 1 for bit in range(8)] for value in range(256)]
+    return torch.tensor(unset, device=device).view(torch.int64)[:, 0]
 
 
 def _adjust(logits: Tensor, draws: list[Draw]) -> None:
