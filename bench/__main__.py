@@ -13,7 +13,9 @@ def main() -> int:
     """Run and print; a benchmark that breaks is reported and the others still run."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which benchmarks (default: all)")
-    names = parser.parse_args().names or NAMES
+    parser.add_argument("--peers", action="store_true", help="gateway: the same load through other gateways too")
+    options = parser.parse_args()
+    names = [*(options.names or NAMES), *(["gateway_peers"] if options.peers else [])]
     rows: list[Row] = []
     broken = []
     for name in names:

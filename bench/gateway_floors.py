@@ -76,6 +76,9 @@ class Worker(Reply):
         self.read += data
         while (end := self.read.find(b"\r\n\r\n")) >= 0:
             head = self.read[:end].decode("latin1").lower()
+            if " http/1." not in head:  # some gateways try HTTP/2 first
+                self.transport.close()
+                return
             if "transfer-encoding: chunked" in head:
                 stop = self.read.find(b"0\r\n\r\n", end)
                 if stop < 0:

@@ -90,7 +90,7 @@ def gateway(folder: Path, *, rate: float = 50.0) -> Iterator[Measured]:
         command = [*_PROFILER, "-m", "services.gateway", "--config", str(config)]
         process = subprocess.Popen([sys.executable, *command], stderr=log, env=os.environ | _tracing(collector))
         stack.enter_context(ended(process))
-        _ready(process, port, folder / "gateway.log")
+        wait_for_answer(process, f"http://127.0.0.1:{port}/readyz", folder / "gateway.log")
         yield Measured(process.pid, port, source.pid, asyncio.run(_key(redis.settings())))
 
 
@@ -132,13 +132,14 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
         time.sleep(0.05)
 
 
-def _ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_for_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Return once a server answers with 200."""
     deadline = time.monotonic() + 30
     while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):  # noqa: S310  our own server
             return
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the gateway does not get ready: {log.read_text()[-2000:]}")
+            raise RuntimeError(f"{url} does not answer: {log.read_text()[-2000:]}")
         time.sleep(0.1)
 
 
