@@ -81,6 +81,7 @@ class Gate:
                 return None
             if (state := key.state(time.time())) != "active":
                 raise Unauthorised(f"This API key is {state}; ask for another one")
+            self.keyring.used(key.id)
             return rules.caller(key.tenant, key.id, key.scenarios)
         if self.tokens is not None and looks_like_one(credential):
             who = await self.tokens.identify(credential)

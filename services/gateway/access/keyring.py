@@ -10,7 +10,7 @@ import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -35,6 +35,8 @@ RETRY_S: Final = 0.25
 USED_S: Final = 60.0
 """How exactly it is kept when a key was last used."""
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 
@@ -42,10 +44,10 @@ log = logging.getLogger(__name__)
 class Entry:
     """What is known of one id. `sure`: nothing has changed since it was read."""
 
-    key: ApiKey | None
+    key: ApiKey
     read_at: float
     sure: bool
-    used_at: float = 0.0
+    used_at: float
 
 
 @dataclass(slots=True)
@@ -69,6 +71,8 @@ class Keyring:
         self._stale_s = stale_s
         self._used_sha = used_sha
         self._entries: OrderedDict[str, Entry] = OrderedDict()
+        # apart, so that whoever tries many ids does not drive the good ones out
+        self._unknown: OrderedDict[str, float] = OrderedDict()  # until when
         self._heard = "0-0"
         self._changes = 0  # heard, or missed
         self._in_step = False  # with the stream: an entry that is sure needs no asking
@@ -79,42 +83,46 @@ class Keyring:
 
     async def find(self, key_id: str) -> ApiKey | None:
         """Return the key of an id, None where there is none. Raises LinkLost when that cannot be told now."""
-        entry = self._entries.get(key_id)
         now = time.monotonic()
-        if entry is not None and self._holds(entry, now):
-            self._note_use(entry, now)
+        entry = self._entries.get(key_id)
+        if self._in_step and entry is not None and entry.sure and now - entry.read_at < FRESH_S:
             return entry.key
+        if self._in_step and self._unknown.get(key_id, 0.0) > now:
+            return None
         before = self._changes
         try:
             fields = await self._line.ask("HGETALL", keys.api_key(key_id))
         except BatonError as error:
-            if entry is None or entry.key is None or now - entry.read_at > self._stale_s:
+            if entry is None or now - entry.read_at > self._stale_s:
                 raise LinkLost("API keys cannot be checked now, since Redis does not answer; try again soon") from error
             self.counts.stale += 1
             return entry.key
         self.counts.lookups += 1
         key = ApiKey.read(key_id, fields)
-        # a change that came while the answer was under way may be newer than the answer
-        entry = Entry(key, now, before == self._changes, key.used - time.time() + now if key else 0.0)
-        self._entries[key_id] = entry
-        self._entries.move_to_end(key_id)
-        if len(self._entries) > KNOWN:
-            self._entries.popitem(last=False)
-        self.ever = self.ever or key is not None
-        self._note_use(entry, now)
+        self._remember(key_id, key, now, sure=before == self._changes)
         return key
 
-    def _holds(self, entry: Entry, now: float) -> bool:
-        """Whether an entry may be used without asking."""
-        return self._in_step and entry.sure and now - entry.read_at < (FRESH_S if entry.key else UNKNOWN_S)
+    def used(self, key_id: str) -> None:
+        """Note that a key has let somebody in."""
+        now = time.monotonic()
+        entry = self._entries.get(key_id)
+        if entry is None or now - entry.used_at < USED_S:
+            return
+        entry.used_at = now
+        try:
+            _ = self._line.send("EVALSHA", self._used_sha, 1, keys.api_key(key_id), int(time.time()))
+        except BatonError:
+            return  # it is used often enough, or else it hardly matters
 
-    def _note_use(self, entry: Entry, now: float) -> None:
-        if entry.key is not None and now - entry.used_at > USED_S:
-            entry.used_at = now
-            try:
-                _ = self._line.send("EVALSHA", self._used_sha, 1, keys.api_key(entry.key.id), int(time.time()))
-            except BatonError:
-                return  # it is used often enough, or else it hardly matters
+    def _remember(self, key_id: str, key: ApiKey | None, now: float, *, sure: bool) -> None:
+        """Keep an answer; not `sure` when a change came while it was on its way, which may be newer."""
+        if key is None:
+            self._entries.pop(key_id, None)
+            if sure:
+                _keep(self._unknown, key_id, now + UNKNOWN_S)
+            return
+        self.ever = True
+        _keep(self._entries, key_id, Entry(key, now, sure, key.used - time.time() + now))
 
     # ---- changes -----------------------------------------------------------------------------------------------------
 
@@ -155,6 +163,7 @@ class Keyring:
         self._changes += 1
         for entry in self._entries.values():
             entry.sure = False
+        self._unknown.clear()
         self._heard, self._in_step = newest, True
         if newest != "0-0":
             self.ever = True
@@ -171,6 +180,7 @@ class Keyring:
             self.counts.changes += 1
             self._changes += 1
             self._entries.pop(said.get("id", ""), None)
+            self._unknown.pop(said.get("id", ""), None)
             self._heard = name.decode()
             about = {"key": said.get("id", ""), "tenant": said.get("tenant", ""), "by": said.get("by", "")}
             audit.note(f"key.{said.get('what', 'changed')}", **about)
@@ -179,6 +189,13 @@ class Keyring:
         """Ask for every key again: changes may have been missed."""
         self._in_step = False
         self._changes += 1
+
+
+def _keep(memory: OrderedDict[str, T], name: str, value: T) -> None:
+    memory[name] = value
+    memory.move_to_end(name)
+    if len(memory) > KNOWN:
+        memory.popitem(last=False)
 
 
 def _pairs(reply: Any) -> list[tuple[Any, list[tuple[bytes, dict[bytes, bytes]]]]]:  # noqa: ANN401  a reply

@@ -26,7 +26,7 @@ def rate_headers(limits: Limits, levels: Levels) -> dict[str, str]:
 
 def duration(us: int) -> str:
     """Write a time as OpenAI does: 20ms, 1s, 6m0s, 1h0m0s. Rounded up."""
-    if us < _SECOND:
+    if us <= _SECOND - 1000:
         return f"{-(-us // 1000)}ms" if us else "0s"
     minutes, seconds = divmod(-(-us // _SECOND), 60)
     hours, minutes = divmod(minutes, 60)

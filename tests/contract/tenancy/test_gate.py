@@ -217,11 +217,14 @@ async def test_ids_that_are_no_keys_are_remembered_and_the_memory_is_bounded(
     redis_settings: RedisSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keyrings, "KNOWN", 20)
+    known = await new_key(redis_settings)
     async with opened(redis_settings, auth="keys") as gate:
+        await gate.identify(known)
         for number in range(100):
             with pytest.raises(Unauthorised):
                 await gate.identify(f"bt-{number:012d}-{'x' * 43}")
-        assert len(gate.keyring._entries) == 20
+        assert (len(gate.keyring._unknown), len(gate.keyring._entries)) == (20, 1)
+        assert (await gate.identify(known)).tenant == "acme"
         before = gate.keyring.counts.lookups
         for _ in range(10):
             with pytest.raises(Unauthorised):
@@ -241,3 +244,16 @@ async def test_refused_credentials_are_written_down_up_to_a_bound_and_never_them
     assert 1 <= len(lines) <= 40
     assert all(record.__dict__["event"] == "credential.refused" for record in lines)
     assert not any("very-secret" in str(record.__dict__) for record in lines)
+
+
+async def test_last_used_is_when_the_secret_was_right(redis_settings: RedisSettings, redis_client: Redis) -> None:
+    key = await new_key(redis_settings)
+    name = keys.api_key(key.split("-")[1])
+    async with opened(redis_settings) as gate:
+        with pytest.raises(Unauthorised):
+            await gate.identify(key[:-1] + ("a" if key[-1] != "a" else "b"))
+        await gate.line.flushed()
+        assert await redis_client.hget(name, "used") == b"0"
+        await gate.identify(key)
+        await gate.line.flushed()
+        assert int(await redis_client.hget(name, "used") or 0) > time.time() - 60
