@@ -51,6 +51,15 @@ class CallText:
         self._out.clear()
         return out
 
+    def run(self, text: str, place: int) -> int:
+        """Take at once what is plainly part of the arguments from `place` on; returns where that ends."""
+        if not self._nested:
+            return place
+        end = self._text.run(text, place)
+        if end > place:
+            self._out.append(text[place:end])
+        return end
+
     def feed(self, character: str) -> bool:
         """Take the next character; false when the text is no call after all."""
         text = self._text
@@ -159,6 +168,13 @@ class ArgumentsText:
         out = "".join(self._out)
         self._out.clear()
         return out
+
+    def run(self, text: str, place: int) -> int:
+        """See CallText."""
+        end = self._text.run(text, place)
+        if end > place:
+            self._out.append(text[place:end])
+        return end
 
     def feed(self, character: str) -> bool:
         """See CallText."""

@@ -14,6 +14,7 @@ _SPACE: Final = frozenset(" \t\r\n")
 _WORDS: Final = {"t": "rue", "f": "alse", "n": "ull"}
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _NUMBER_SO_FAR: Final = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:(?<=[0-9])[eE][+-]?[0-9]*)?)?")
+_PLAIN: Final = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]+')
 _OF_NUMBERS: Final = frozenset("0123456789+-.eE")
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 _ESCAPES: Final = frozenset('"\\/bfnrt')
@@ -75,6 +76,12 @@ class JsonText:
         if fits is None:
             fits = (want is not Want.NOTHING and character in _SPACE) or self._structure(character)
         return character if fits else None
+
+    def run(self, text: str, place: int) -> int:
+        """Take what is plainly inside a string from `place` on, all at once; returns where that ends."""
+        if self.want is Want.STRING and (found := _PLAIN.match(text, place)):
+            return found.end()
+        return place
 
     def _in_string(self, character: str) -> str:
         if character == '"':

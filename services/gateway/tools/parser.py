@@ -142,11 +142,17 @@ class Parser(ABC):
 
     def _read(self, text: str) -> str:
         """Take text inside a call; returns what follows it."""
-        for place, character in enumerate(text):
-            if not self.step(character):
+        place, end = 0, len(text)
+        while place < end:
+            if self._call is not None and (after := self._call.run(text, place)) > place:
+                self._raw.append(text[place:after])
+                place = after
+                continue
+            if not self.step(text[place]):
                 return self._give_up(text[place:])
+            place += 1
             if not self._inside or self.teller.ended:
-                return text[place + 1 :]
+                return text[place:]
         if self._call is not None:
             self._told = self.teller.grown(self._call, told=self._told)
         return ""
