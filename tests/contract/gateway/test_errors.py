@@ -10,6 +10,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from shared.errors import Code
+from shared.messages import Rejected
 from tests.contract.gateway.house import House
 from tests.contract.gateway.wire import HELLO, TEXT, parts, post, raw
 
@@ -108,3 +110,16 @@ async def test_24_without_workers_it_says_503(house: House, client: AsyncOpenAI)
     assert (await client.models.list()).data  # works while workers are down
     house.fleet.present = True
     await house.until(lambda: not house.gateway.why_not_ready(), "ready again")
+
+
+async def test_28_a_clients_own_error_is_not_tried_again_and_says_nothing_against_the_worker(
+    house: House, client: AsyncOpenAI
+) -> None:
+    house.fleet.rejects = Rejected("", 0, "", Code.CONTEXT_TOO_LONG, "too long for this worker", retryable=False)
+    for _ in range(5):
+        with pytest.raises(openai.BadRequestError):
+            await client.chat.completions.create(model="chat", messages=HELLO)
+    assert len(house.fleet.requests) == 5
+    house.fleet.rejects = None
+    answer = await client.chat.completions.create(model="chat", messages=HELLO)
+    assert answer.choices[0].message.content == TEXT

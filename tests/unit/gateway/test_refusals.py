@@ -9,7 +9,7 @@ from shared.errors import BadRequest, BatonError, Code, Draining, Overloaded, Un
 
 
 @pytest.mark.parametrize("code", list(Code))
-def test_every_code_has_an_error_object_and_a_status_that_clients_know(code: Code) -> None:
+def test_24_to_27_every_code_has_an_error_object_and_a_status_that_clients_know(code: Code) -> None:
     error = Refused(code, "why", 120.0)
     body = json.loads(as_json(error))["error"]
     assert set(body) == {"message", "type", "param", "code"}

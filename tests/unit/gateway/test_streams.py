@@ -163,7 +163,7 @@ def test_a_reader_that_takes_a_little_stays() -> None:
     assert not answer.stream.gone
 
 
-def test_silence_is_broken_by_a_comment() -> None:
+def test_9_silence_is_broken_by_a_comment() -> None:
     wire = Wire()
     answer = an_answer(wire)
     sink = answer.sink(0, "r1")
