@@ -11,6 +11,7 @@ from services.gateway.access.keyring import Counts as KeyCounts
 from services.gateway.access.ledger import Counts as LimitCounts
 from services.gateway.access.line import Counts as RedisCounts
 from services.gateway.content.report import Report
+from services.gateway.http.crowd import CrowdCounts
 from services.gateway.metrics import Metrics
 from services.gateway.nats.entrance import Counts as NatsCounts
 from services.gateway.relay.records import Counts as FrameCounts
@@ -30,6 +31,7 @@ EXPOSED: dict[str, Any] = {
     "baton_gateway_keys": KeyCounts,
     "baton_gateway_limits": LimitCounts,
     "baton_gateway_redis": RedisCounts,
+    "baton_gateway_http": CrowdCounts,
     "baton_bus": BusStats,
     "baton_instance": InstanceStats,
 }
