@@ -109,7 +109,8 @@ class Engine(Protocol):
     async def prefill(self, sequence: Sequence, buffer: memoryview) -> Prefilled:
         """Run the prompt and sample the next token. `buffer` has info.kv_bytes(len(tokens)) bytes, writable.
 
-        Raises BadRequest (too long), Overloaded (no blocks: admission should have prevented it), EngineFailed.
+        Raises BadRequest (too long, or a constraint that cannot be used), Overloaded (no blocks: admission should have
+        prevented it), EngineFailed.
         On an exception the engine holds nothing of the key.
         """
         ...
@@ -122,14 +123,15 @@ class Engine(Protocol):
         """Scatter `buffer`, the KV of tokens[:kv_tokens], into own blocks and join the running batch.
 
         kv_tokens is len(tokens) - 1: the last token was sampled by prefill and has no KV yet. Returns once the buffer
-        is no longer needed. Raises Overloaded when no block or no place in the batch is free, KvRefused when the bytes
-        cannot be this sequence's.
+        is no longer needed. Raises BadRequest as `prefill` does, Overloaded when no block or no place in the batch is
+        free, KvRefused when the bytes cannot be this sequence's.
         """
         ...
 
     def steps(self) -> AsyncIterator[Step]:
         """Every decode step's tokens, in order; one reader. Ends at close; raises EngineFailed when the engine dies.
 
+        A text that its constraint leads nowhere, or too far, fails with BadRequest; its neighbours do not.
         One that runs out of blocks fails with Overloaded (retryable): its preemption is the next attempt's start.
         """
         ...
