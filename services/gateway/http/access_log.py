@@ -158,10 +158,13 @@ def _of_call(call: Call) -> Iterator[tuple[str, Any]]:
 
 
 def _error(entry: Entry) -> Code | None:
-    if entry.error is None and entry.call is not None and entry.call.ended.done():
-        error = entry.call.ended.exception()
-        return error.code if isinstance(error, BatonError) else None
-    return entry.error
+    call = entry.call
+    if entry.error is not None or call is None or not call.ended.done():
+        return entry.error
+    if call.ended.cancelled():  # with its handler, whose client has left
+        return Code.CANCELLED
+    error = call.ended.exception()
+    return error.code if isinstance(error, BatonError) else None
 
 
 def harmless(text: str) -> str:

@@ -150,6 +150,7 @@ class Connection(web.RequestHandler):
         if failed:
             log.error("a connection failed inside the gateway", exc_info=exc)
         else:
+            self._crowd.counts.malformed += 1
             log.debug("not HTTP", extra={"peer": self._visit.peer, "error": str(exc)[:200]})
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun; no other can follow")

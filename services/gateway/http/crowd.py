@@ -38,6 +38,7 @@ class CrowdCounts:
     connections: int = 0  # accepted
     refused_full: int = 0
     refused_peer: int = 0
+    malformed: int = 0  # requests that were not HTTP
     heads_late: int = 0
     heads_too_large: int = 0
     pipelines_cut: int = 0

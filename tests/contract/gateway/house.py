@@ -179,6 +179,7 @@ class House:
     ) -> None:
         self.gateway, self.fleet, self.subjects = gateway, fleet, fleet.subjects
         self.stopping, self.life = stopping, life
+        self.ends_with = 0
         self.reloading: Reloading
         self.found: list[Config]  # what a reload finds
         self.port = gateway.port
@@ -226,7 +227,7 @@ async def open_house(
     config = Config(
         nats=nats,
         redis=redis,
-        gateway=GatewaySettings(port=0, **settings),  # type: ignore[arg-type]
+        gateway=GatewaySettings(**{"port": 0, **settings}),  # type: ignore[arg-type]
         fleet=fleet_settings,
         scenario={"chat": ScenarioSettings("sim", engine="sim", request_timeout_s=20.0, **(scenario or {}))},
         instance=InstanceSettings(id=instance),
@@ -253,6 +254,7 @@ async def open_house(
         yield house
     finally:
         stopping.ask("the tests are over")
-        assert await life == 0
+        code = await life
         await fleet.close()
         await bus.close()
+    assert code == house.ends_with
