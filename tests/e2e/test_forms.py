@@ -149,3 +149,73 @@ def test_a_choice_and_an_expression_hold(client: openai.OpenAI) -> None:
         )
         word, _, digits = text.choices[0].text.partition("-")
         assert (len(word), set(word) <= set("abc"), len(digits), digits.isdigit()) == (5, True, 2, True)
+
+
+def spoken(client: openai.OpenAI, text: str, **more: Any) -> tuple[list[str], str, int]:
+    """What a stream tells of a text that the model cannot but write: deltas, reason, number of generated tokens."""
+    body: Any = {"guided_choice": [text]}
+    stream = client.chat.completions.create(
+        model="chat", messages=HELLO, stream=True, stream_options={"include_usage": True}, extra_body=body, **more
+    )
+    chunks = list(stream)
+    deltas = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    (reason,) = [one.choices[0].finish_reason for one in chunks if one.choices and one.choices[0].finish_reason]
+    return [delta for delta in deltas if delta], reason or "", chunks[-1].usage.completion_tokens  # type: ignore[union-attr]
+
+
+def test_14_characters_split_over_tokens_come_whole(client: openai.OpenAI) -> None:
+    text = (
+        "\U0001f469\U0001f3fd\u200d\U0001f680 \u65e5\u672c\u8a9e e\u0302\u0323 \U0001f3f3\ufe0f\u200d\U0001f308\u20ac"
+    )
+    deltas, reason, tokens = spoken(client, text)
+    assert "".join(deltas) == text
+    assert reason == "stop"
+    assert tokens > len(text)  # the tokens are bytes of these characters
+    assert not any("\ufffd" in delta for delta in deltas)
+    whole = client.chat.completions.create(
+        model="chat", messages=HELLO, extra_body={"guided_choice": [text]}, max_tokens=tokens - 3
+    )
+    assert text.startswith((whole.choices[0].message.content or "").rstrip("\ufffd"))
+    assert whole.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "shown"),
+    [
+        ("before END after", "END", "before "),
+        ("before END after", ["ND", "END"], "before "),
+        ("END after", ["END"], ""),
+        ("an \U0001f680 flies", ["\U0001f680"], "an "),
+        ("abcab abc", ["abc", "ab"], ""),
+        ("aab aabc", ["aabc"], "aab "),
+        ("the EN of it", ["END"], "the EN of it"),
+        ("at the EN", ["END"], "at the EN"),
+        ("a b c d", ["x", "c", "zz", " d"], "a b "),
+    ],
+)
+def test_15_text_ends_before_a_stop_wherever_it_lies(
+    client: openai.OpenAI, text: str, stop: str | list[str], shown: str
+) -> None:
+    deltas, reason, tokens = spoken(client, text, stop=stop)
+    assert "".join(deltas) == shown
+    assert reason == "stop"
+    assert tokens > 0
+
+
+def test_15_text_that_was_held_back_is_told_when_the_limit_comes_first(client: openai.OpenAI) -> None:
+    _, _, all_tokens = spoken(client, "see the EN")
+    deltas, reason, tokens = spoken(client, "see the ENDLESS", stop=["ENDLESS!"], max_tokens=all_tokens)
+    assert reason == "length"
+    assert tokens == all_tokens
+    assert "".join(deltas).startswith("see the")
+    assert "see the ENDLESS".startswith("".join(deltas))
+
+
+def test_18_the_same_seed_gives_the_same_text_and_zero_is_greedy(client: openai.OpenAI) -> None:
+    def text(**more: Any) -> str:
+        answer = client.completions.create(model="chat", prompt="once", max_tokens=12, **more)
+        return answer.choices[0].text
+
+    assert text(seed=1) == text(seed=1)
+    assert len({text(seed=seed, temperature=2) for seed in range(4)}) > 1
+    assert len({text(seed=seed, temperature=0) for seed in range(3)}) == 1
