@@ -34,6 +34,7 @@ class ResponseEvents:
         self._around = shape.logprobs()
         self._pending: list[Logprobs] = []
         self._head = self._middle = self._between = self._tail = b""  # around a delta's numbers and its text
+        self._fixed = 0  # bytes of a delta's chunk but for its numbers, what is between them, and its text
 
     def sink(self, choice: int, request_id: str) -> "ResponseEvents":  # noqa: ARG002  there is only one choice
         """Make the sink of the one choice."""
@@ -55,10 +56,11 @@ class ResponseEvents:
             message = self._begin()
         message.texts.append(text)
         self._last = index
-        number = self._number
-        self._number = number + 1
-        pieces = (self._head, index, self._middle, number, self._between, encode(text), self._tail)
-        self.stream.event(b"%b%d%b%d%b%b%b" % pieces)
+        numbers = b"%d%b%d" % (index, self._middle, self._number)
+        self._number += 1
+        words = encode(text)
+        size = self._fixed + len(numbers) + len(words)
+        self.stream.chunk(b"%x\r\n%b%b%b%b%b" % (size, self._head, numbers, self._between, words, self._tail))
 
     def token(self, index: int, text: str, logprobs: Logprobs | None) -> None:
         """Write a token with its logprobs, and those of the tokens whose text was held until now."""
@@ -119,7 +121,8 @@ class ResponseEvents:
         place = len(self._output)
         self._message = Message(self._shape, place)
         before, self._between, after = self._shape.around_delta(place)
-        self._middle, self._tail = b"\n" + before, after + b"\n\n"
+        self._middle, self._tail = b"\n" + before, after + b"\n\n\r\n"
+        self._fixed = len(self._head) + len(self._between) + len(self._tail) - 2  # the chunk's line end does not count
         self._write(self._message.begin())
         return self._message
 

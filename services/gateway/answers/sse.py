@@ -108,9 +108,13 @@ class SseStream:
 
     def event(self, body: bytes) -> None:
         """Write one event, given whole."""
+        self.chunk(b"%x\r\n%b\r\n" % (len(body), body))
+
+    def chunk(self, chunk: bytes) -> None:
+        """Write one event, given with its chunk's framing."""
         self.quiet_s = 0.0
         try:
-            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            self.transport.write(chunk)
         except RuntimeError:  # the transport is closed, and its owner is about to hear of it
             self.transport = _Gone()
         if self.transport.get_write_buffer_size() > self.max_unsent:

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
-from services.gateway.service import Gateway
+from services.gateway.service import TOKENIZER_THREADS, Gateway
 from shared.bus import Delivery
 from shared.config import (
     Config,
@@ -251,6 +252,8 @@ async def open_house(
             await asyncio.sleep(0.01)
         house = House(gateway, fleet, stopping, life)
         house.reloading, house.found = reloading, found
+        both = threading.Barrier(TOKENIZER_THREADS)  # started now, so that they are no test's of its own
+        await asyncio.gather(*(asyncio.wrap_future(gateway._threads.submit(both.wait, 5)) for _ in range(both.parties)))
         yield house
     finally:
         stopping.ask("the tests are over")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import secrets
-import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 import pytest_asyncio
 
 from services.gateway.http.openapi import document
-from services.gateway.service import TOKENIZER_THREADS
 from tests.contract.gateway.corpora import BODY, JSON, JSON_SPICES, chance, mutated
 from tests.contract.gateway.house import House, open_house
 from tests.servers import NatsServer, RedisServer
@@ -40,10 +38,6 @@ WRONG: list[Any] = [
 async def house(nats_server: NatsServer, redis_server: RedisServer) -> AsyncIterator[House]:
     nats, redis = nats_server.settings(prefix="badjson"), redis_server.settings()
     async with open_house(nats, redis, max_body_bytes=1_000_000, access_log="off", api_keys=(KEY,)) as made:
-        both = threading.Barrier(TOKENIZER_THREADS)  # they are the module's, not the first test's
-        await asyncio.gather(
-            *(asyncio.wrap_future(made.gateway._threads.submit(both.wait, 5)) for _ in range(both.parties))
-        )
         yield made
         await made.empty()
 

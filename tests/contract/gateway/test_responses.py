@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from shared.errors import Code
 from shared.messages import unpack_tokens
 from tests.contract.gateway.house import WORDS, House, failed
-from tests.contract.gateway.wire import TEXT
+from tests.contract.gateway.wire import TEXT, parts, post, raw
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -304,3 +304,16 @@ async def test_21_a_form_of_the_text_becomes_a_constraint(house: House, client: 
     assert house.fleet.requests[-1].sampling.constraint is not None
     await client.responses.create(model="chat", input="who?", text={"format": {"type": "text"}})
     assert house.fleet.requests[-1].sampling.constraint is None
+
+
+async def test_11_the_events_are_the_same_however_the_body_is_framed(house: House) -> None:
+    body = json.dumps({"model": "chat", "input": "hello", "stream": True}).encode()
+    _, _, plain = parts(await raw(house, post("/v1/responses", body, version="1.0")))
+    blocks = [dict(line.split(b": ", 1) for line in block.split(b"\n")) for block in plain.strip().split(b"\n\n")]
+    for number, block in enumerate(blocks):
+        data = json.loads(block[b"data"])
+        assert (data["type"].encode(), data["sequence_number"]) == (block[b"event"], number)
+    deltas = [block for block in blocks if block[b"event"] == b"response.output_text.delta"]
+    call = json.loads(blocks[0][b"data"])["response"]["id"]
+    assert [block[b"id"].decode() for block in deltas] == [f"{call}:{index}" for index in range(len(WORDS))]
+    assert b"[DONE]" not in plain
