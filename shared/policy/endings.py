@@ -86,7 +86,7 @@ class Endings:
         return actions
 
     def _why_overdue(self, request: OpenRequest, now: float) -> tuple[Code, str, Cause]:
-        if request.expires <= now:
+        if request.accepted and request.expires <= now:
             return Code.DEADLINE, "the request took longer than it may", Cause.EXPIRED
         if request.accepted:
             return Code.DEADLINE, "no first token in time, after an attempt that failed", Cause.DEADLINE

@@ -1,6 +1,7 @@
 """Statuses, maps and events with every irrelevant field filled in."""
 
 from itertools import count
+from math import inf
 
 from shared.messages import Epoch, Group, Member, Role, ScenarioMap, State, Status
 from shared.policy.dispatch_events import Arrived
@@ -72,8 +73,9 @@ def arrived(
     tokens: int = 8,
     tenant: str = "",
     weight: float = 1.0,
+    wait_by: float = inf,
 ) -> Arrived:
-    return Arrived(request_id, scenario, tokens, deadline, expires, priority, tenant, weight)
+    return Arrived(request_id, scenario, tokens, deadline, expires, priority, tenant, weight, wait_by)
 
 
 def seen(instance: str, free: int = 1, **others: object) -> StatusSeen:

@@ -182,6 +182,51 @@ def test_a_request_ends_when_it_expires_in_whatever_state(dispatcher: Dispatcher
     ]
 
 
+def test_a_request_whose_own_time_ends_while_it_waits_was_kept_waiting(dispatcher: Dispatcher) -> None:
+    hold(dispatcher, "a")
+    dispatcher.handle(arrived("b", expires=1.0), 0.0)
+    dispatcher.handle(seen("p1", 0), 0.9)
+    text = "all workers were busy for as long as the request may wait"
+    assert dispatcher.handle(Tick(), 1.0) == [Refuse("b", Code.OVERLOADED, text, Cause.DEADLINE, 1.0)]
+
+
+def test_a_first_wait_ends_before_the_first_token_is_due_and_a_later_one_only_then(dispatcher: Dispatcher) -> None:
+    hold(dispatcher, "a", deadline=5.0, wait_by=1.0)
+    dispatcher.handle(arrived("b", deadline=5.0, wait_by=1.0), 0.0)
+    dispatcher.handle(AttemptFailed("a", 0, Code.ENGINE_FAILED), 0.5)
+    text = "all workers were busy for as long as the request may wait"
+    assert dispatcher.handle(Tick(), 1.0) == [Refuse("b", Code.OVERLOADED, text, Cause.DEADLINE, 1.0)]
+    late = "no first token in time, after an attempt that failed"
+    assert dispatcher.handle(Tick(), 5.0) == [Refuse("a", Code.DEADLINE, late, Cause.DEADLINE)]
+
+
+def test_a_full_wait_takes_the_place_of_the_tenant_that_holds_most_for_its_weight() -> None:
+    dispatcher = dispatcher_of("p1", "d1", rules=DispatchRules(max_waiting=4))
+    hold(dispatcher, "a")
+    for number in range(4):
+        dispatcher.handle(arrived(f"f{number}", tenant="flood"), 0.0)
+    text = "4 requests wait for a slot already, and those of higher priority or of tenants that hold less than their "
+    refusal = Refuse("f3", Code.OVERLOADED, text + "share go first", Cause.DISPLACED, 1.0)
+    assert dispatcher.handle(arrived("b", tenant="b"), 0.0) == [refusal]
+    drawn = [action.request_id for action in dispatcher.handle(seen("p1", 2, slots=4), 0.2)]
+    assert drawn == ["f0", "b"]
+
+
+def test_a_flood_does_not_refuse_another_tenant_for_a_wait_that_is_the_floods() -> None:
+    dispatcher = dispatcher_of("p1", "d1")
+    for number in range(60):
+        dispatcher.handle(arrived(f"f{number}", tenant="flood", deadline=500.0), 0.0)
+    for number in range(10):  # a slot comes free each second
+        dispatcher.handle(OfferAccepted(f"f{number}", 0, "p1"), float(number))
+        for name in ("d1", "p1"):
+            dispatcher.handle(seen(name), number + 0.9)
+    assert dispatcher.handle(arrived("b", tenant="b", deadline=15.0), 9.9) == []
+    [refusal] = dispatcher.handle(arrived("f60", tenant="flood", deadline=15.0, priority=1), 9.9)
+    assert isinstance(refusal, Refuse)
+    assert (refusal.request_id, refusal.cause) == ("f60", Cause.DEADLINE)
+    assert (refusal.retry_after_s or 0) > 40
+
+
 def test_a_request_that_comes_late_is_refused_at_the_door(dispatcher: Dispatcher) -> None:
     text = "the request came after its own deadline"
     assert dispatcher.handle(arrived("a", deadline=1.0), 1.0) == [Refuse("a", Code.DEADLINE, text, Cause.DEADLINE)]
