@@ -73,10 +73,9 @@ class ReasoningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     summary: Nothing = None
 
 
-class FlatFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FlatFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="function", tag_field="type"):
     """A function that may be called."""
 
-    type: Literal["function"]
     name: FunctionName
     parameters: dict[str, Any] | None = None  # a JSON Schema; none: no parameters
     strict: bool | None = None

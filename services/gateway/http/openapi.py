@@ -105,9 +105,11 @@ _MORE: Final = (answers.Error, answers.ChatCompletionChunk, responses.ResponseEv
 
 def document() -> Json:
     """Make the whole document."""
-    shapes = [one for route in ROUTES.values() for one in (route.takes, route.gives) if one not in (None, dict)]
-    _, schemas = msgspec.json.schema_components([*shapes, *_MORE], ref_template=_REF)
+    taken = [route.takes for route in ROUTES.values() if route.takes is not None]
+    given = [route.gives for route in ROUTES.values() if route.gives not in (None, dict)]
+    _, schemas = msgspec.json.schema_components(taken, ref_template=_REF)
     _let_tags_be_left_out(schemas)
+    schemas = msgspec.json.schema_components([*given, *_MORE], ref_template=_REF)[1] | schemas
     paths: dict[str, Json] = {}
     for (method, path), route in ROUTES.items():
         paths.setdefault(path, {})[method] = _operation(path, route)

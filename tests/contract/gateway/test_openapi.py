@@ -145,6 +145,7 @@ CHAT_HEADER = ("-H", "x-baton-scenario: chat")
 """So that requests with any model reach the workers."""
 
 
+@pytest.mark.timeout(400)
 async def test_schemathesis_finds_nothing(house: House, tmp_path: Path) -> None:
     await schemathesis(house, tmp_path, "--max-examples", "8", "--phases", "coverage,fuzzing", *CHAT_HEADER)
 
