@@ -50,22 +50,7 @@ def moderation_faults(
     moderators: dict[str, ModeratorSettings], uses: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
 ) -> list[str]:
     """Say what no key alone shows. `uses`: for each scenario the moderators of its prompts and of its answers."""
-    faults = []
-    for name, settings in moderators.items():
-        where = f"moderation.{name}"
-        ruled = bool(settings.words or settings.patterns)
-        if settings.kind == "rules" and not ruled:
-            faults.append(f"{where} has no rules; give it {where}.words or {where}.patterns")
-        for key in ("words", "patterns"):
-            for category, file in getattr(settings, key).items():
-                if not Path(file).is_absolute():
-                    faults.append(f"{where}.{key}.{category}: '{file}' is no absolute path")
-        if settings.kind == "rules" and settings.url:
-            faults.append(f'{where}.url belongs to kind = "http"')
-        if settings.kind == "http" and not settings.url:
-            faults.append(f"{where}.url is missing; set it to the service that judges")
-        if settings.kind == "http" and ruled:
-            faults.append(f'{where}.words and {where}.patterns belong to kind = "rules"')
+    faults = [fault for name, settings in moderators.items() for fault in _faults(f"moderation.{name}", settings)]
     for scenario, lists in uses.items():
         for key, names in zip(("moderate_prompt", "moderate_answer"), lists, strict=True):
             faults += [
@@ -73,4 +58,20 @@ def moderation_faults(
                 for name in names
                 if name not in moderators
             ]
+    return faults
+
+
+def _faults(where: str, settings: ModeratorSettings) -> list[str]:
+    files = {f"{where}.words.{name}": file for name, file in settings.words.items()}
+    files |= {f"{where}.patterns.{name}": file for name, file in settings.patterns.items()}
+    faults = []
+    if settings.kind == "rules" and not files:
+        faults.append(f"{where} has no rules; give it {where}.words or {where}.patterns")
+    if settings.kind == "rules" and settings.url:
+        faults.append(f'{where}.url belongs to kind = "http"')
+    if settings.kind == "http" and not settings.url:
+        faults.append(f"{where}.url is missing; set it to the service that judges")
+    if settings.kind == "http" and files:
+        faults.append(f'{where}.words and {where}.patterns belong to kind = "rules"')
+    faults += [f"{key}: '{file}' is no absolute path" for key, file in files.items() if not Path(file).is_absolute()]
     return faults

@@ -132,7 +132,10 @@ def test_every_mistake_is_reported_at_once_with_what_to_do(tmp_path: Path) -> No
     assert found == [
         "BATON_KV__ is no key; write BATON_SECTION__KEY",
         "BATON_NATS_URL is no key; did you mean BATON_NATS__URL?",
-        "unknown is no key; known here: fleet, gateway, instance, kv, moderation, monitor, nats, redis, scenario, telemetry, tenant",
+        (
+            "unknown is no key; known here: "
+            "fleet, gateway, instance, kv, moderation, monitor, nats, redis, scenario, telemetry, tenant"
+        ),
         "nats.url: the value given is no URL of the form nats://host:port",
         "nats.prefix: 'a.b' must be one word of letters and digits",
         "redis is 'redis://x'; make it a table ([redis])",
@@ -265,7 +268,7 @@ def test_moderators_must_exist_and_have_what_their_kind_needs(tmp_path: Path) ->
     assert error.value.faults == [
         "moderation.house has no rules; give it moderation.house.words or moderation.house.patterns",
         "moderation.judge.url is missing; set it to the service that judges",
-        "moderation.mixed.words.rude: 'rude.txt' is no absolute path",
         'moderation.mixed.words and moderation.mixed.patterns belong to kind = "rules"',
+        "moderation.mixed.words.rude: 'rude.txt' is no absolute path",
         "scenario.chat.moderate_prompt: there is no [moderation.nobody]",
     ]

@@ -17,9 +17,9 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 
 from shared.config import ModeratorSettings
-from shared.errors import ConfigError
+from shared.errors import Code, ConfigError
 from shared.nats_bus import NatsBus
-from tests.contract.gateway.house import House, open_house
+from tests.contract.gateway.house import House, failed, open_house
 from tests.contract.gateway.wire import HELLO
 from tests.servers import NatsServer, RedisServer
 
@@ -89,6 +89,14 @@ async def test_a_whole_answer_has_the_text_before_the_match(house: House, client
     assert answer.choices[0].finish_reason == "content_filter"
     completion = await client.completions.create(model="chat", prompt="hello")
     assert (completion.choices[0].text, completion.choices[0].finish_reason) == (CLEAN, "content_filter")
+
+
+async def test_a_match_over_two_attempts_is_caught(house: House, client: AsyncOpenAI) -> None:
+    says(house, SAID)
+    house.fleet.fails_at[1, 6] = failed(Code.WORKER_LOST, retryable=True)  # between "bo" and "mb"
+    answer = await client.chat.completions.create(model="chat", messages=HELLO)
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (CLEAN, "content_filter")
+    assert len(house.fleet.requests) == 2
 
 
 async def test_a_match_at_the_very_end_is_caught_when_the_answer_ends(house: House, client: AsyncOpenAI) -> None:
