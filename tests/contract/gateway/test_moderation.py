@@ -93,7 +93,7 @@ async def test_a_whole_answer_has_the_text_before_the_match(house: House, client
 
 async def test_a_match_over_two_attempts_is_caught(house: House, client: AsyncOpenAI) -> None:
     says(house, SAID)
-    house.fleet.fails_at[1, 6] = failed(Code.WORKER_LOST, retryable=True)  # between "bo" and "mb"
+    house.fleet.fails_at[0, 6] = failed(Code.OVERLOADED, retryable=True)  # between "bo" and "mb"
     answer = await client.chat.completions.create(model="chat", messages=HELLO)
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (CLEAN, "content_filter")
     assert len(house.fleet.requests) == 2
