@@ -3,7 +3,6 @@
 Owns where entries go and how what a client sent is made harmless in them.
 """
 
-import json
 import logging
 import os
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 
 from services.gateway.access.caller import Caller
@@ -77,8 +77,7 @@ class AccessLog:
         if self._to == "on":
             log.info("request", extra=fields)
         elif len(self._pending) < PENDING:
-            line = json.dumps({"time": _now(), **fields}, ensure_ascii=False)
-            self._pending.append(line.encode("utf-8", "replace") + b"\n")
+            self._pending.append(msgspec.json.encode({"time": _now(), **fields}) + b"\n")
         else:
             self.lost += 1
 
@@ -169,7 +168,8 @@ def _error(entry: Entry) -> Code | None:
 
 def harmless(text: str) -> str:
     """Cut short what a client sent, and take out what could forge a line or steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST])
+    short = text[:LONGEST]
+    return short if short.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in short)
 
 
 def _now() -> str:
