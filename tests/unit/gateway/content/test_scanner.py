@@ -145,3 +145,13 @@ def test_a_pattern_without_a_longest_match_is_caught_within_its_window() -> None
     out, stopped = streamed(rules, list("my key=" + "a" * 40 + "; x"))
     assert not stopped
     assert out == "my key=" + "a" * 40 + "; x"
+
+
+def test_a_match_waits_for_an_earlier_one_that_may_still_come() -> None:
+    rules = rules_of(["one two three", "two"], [r"x \d+ y"], whole=True)
+    assert streamed(rules, ["say one", " two", " thr", "ee."]) == ("say ", True)
+    assert streamed(rules, ["say one", " two", " thr", "ow."]) == ("say one ", True)
+    assert streamed(rules, ["an x 1", "2 two", " y"]) == ("an x 12 ", True)
+    scanner = Scanner(Held(rules))
+    assert scanner.feed("say one two thr") == 4
+    assert scanner.match is None
