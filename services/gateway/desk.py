@@ -17,13 +17,14 @@ from services.gateway.answers.counted import CountedAnswer
 from services.gateway.answers.forms import Asked
 from services.gateway.answers.maps import NatsAnswer
 from services.gateway.api.chat import ChatRequest
+from services.gateway.api.completion import CompletionRequest
 from services.gateway.api.responses import ResponsesRequest, in_its_words
 from services.gateway.content.moderation import Moderation
 from services.gateway.content.report import Who
 from services.gateway.journal import Journal
 from services.gateway.metrics import Metrics
 from services.gateway.prompts.chats import calling_of
-from services.gateway.prompts.plans import plan_chat, plan_completion
+from services.gateway.prompts.plans import plan, sizes_of
 from services.gateway.prompts.scenarios import Scenario, Scenarios
 from services.gateway.reasons import GATEWAY_FULL
 from services.gateway.relay.calls import Answer, Call, open_call
@@ -114,48 +115,47 @@ class Desk:
                 return await self.open(
                     caller, chat, scenario, call_id=call_id, answer=answer, context=context, timeout_s=timeout_s
                 )
-        span = open_span(self._tracer, context, asked, scenario, call_id=call_id, server=self._server)
-        meters = self._metrics.of(operation_of(asked), scenario.name, scenario.model)
-        journal = Journal(span, meters, time.monotonic())
-        speak_of(spoken_of() or call_id, span)
+        journal = self._journal(asked, scenario, call_id, context)
         try:
-            if isinstance(asked, ChatRequest):
-                plans = await plan_chat(asked, scenario.prompter)
-            else:
-                plans = await plan_completion(asked, scenario.prompter)
-            prompt = sum(len(plan.prompt) // 4 for plan in plans if plan.first_of_prompt)
-            new = sum(plan.stopping.max_tokens for plan in plans)
-            bounded = asked.max_tokens is not None or getattr(asked, "max_completion_tokens", None) is not None
-            grant = await self._gate.admit(caller, scenario.name, prompt, new, choices=len(plans), bounded=bounded)
-            try:
-                who = Who(call_id, scenario.name, caller.tenant, caller.key_id)
-                await self.moderation.check(asked, scenario.prompter, who)
-                if isinstance(answer, CountedAnswer | NatsAnswer):
-                    answer.expect(prompt)
-                if isinstance(asked, ChatRequest) and (calling := calling_of(asked, scenario.prompter.form)):
-                    answer = CallingAnswer(answer, calling, streamed=bool(asked.stream))
-                guarded = self.moderation.guarded(answer, self._relay, who)
-                call = open_call(
-                    call_id,
-                    scenario,
-                    grant,
-                    plans=plans,
-                    answer=guarded or answer,
-                    journal=journal,
-                    priority=caller.priority + max(0, asked.priority or 0),  # a client may only let others go first
-                    timeout_s=min((s for s in (asked.timeout, timeout_s) if s is not None), default=None),
-                )
-                if guarded is not None:
-                    guarded.watch(call)
-                journal.started()
-                self._relay.start(call)
-            except BaseException as error:
-                self._gate.settle(grant, 0, 0, error if isinstance(error, BatonError) else None)
-                raise
+            plans = await plan(asked, scenario.prompter)
+            prompt, new = sizes_of(plans)
+            grant = await self._gate.admit(
+                caller, scenario.name, prompt, new, choices=len(plans), bounded=asked.bound is not None
+            )
         except BaseException as error:
             journal.refused(error)
             raise
+        try:
+            who = Who(call_id, scenario.name, caller.tenant, caller.key_id)
+            await self.moderation.check(asked, scenario.prompter, who)
+            answer = _reading(answer, asked, scenario, prompt)
+            guarded = self.moderation.guarded(answer, self._relay, who)
+            call = open_call(
+                call_id,
+                scenario,
+                grant,
+                plans=plans,
+                answer=guarded or answer,
+                journal=journal,
+                priority=caller.priority + max(0, asked.priority or 0),  # a client may only let others go first
+                timeout_s=min((s for s in (asked.timeout, timeout_s) if s is not None), default=None),
+            )
+            if guarded is not None:
+                guarded.watch(call)
+            journal.started()
+            self._relay.start(call)
+        except BaseException as error:
+            self._gate.settle(grant, 0, 0, error if isinstance(error, BatonError) else None)
+            journal.refused(error)
+            raise
         return call
+
+    def _journal(
+        self, asked: ChatRequest | CompletionRequest, scenario: Scenario, call_id: str, context: Context
+    ) -> Journal:
+        span = open_span(self._tracer, context, asked, scenario, call_id=call_id, server=self._server)
+        speak_of(spoken_of() or call_id, span)
+        return Journal(span, self._metrics.of(operation_of(asked), scenario.name, scenario.model), time.monotonic())
 
     def close(self, call: Call) -> None:
         """End a call in whatever state, and account for it."""
@@ -172,3 +172,12 @@ class Desk:
         """End the call of a client that does not read."""
         self._metrics.cut.inc()
         self._relay.close(call, Cancelled("the client does not read its stream as fast as it is written"))
+
+
+def _reading(answer: Answer, asked: ChatRequest | CompletionRequest, scenario: Scenario, prompt_tokens: int) -> Answer:
+    """Tell an answer what it counts from, and have calls read out of its text where functions may be called."""
+    if isinstance(answer, CountedAnswer | NatsAnswer):
+        answer.expect(prompt_tokens)
+    if isinstance(asked, ChatRequest) and (calling := calling_of(asked, scenario.prompter.form)):
+        return CallingAnswer(answer, calling, streamed=bool(asked.stream))
+    return answer

@@ -44,7 +44,7 @@ def _said(asked: Parameters, scenario: Scenario, call_id: str, server: tuple[str
         names.SERVER_PORT: server[1],
         names.REQUEST_ID: call_id,
         names.SCENARIO: scenario.name,
-        names.GEN_AI_MAX_TOKENS: getattr(asked, "max_completion_tokens", None) or asked.max_tokens,
+        names.GEN_AI_MAX_TOKENS: asked.bound,
         names.GEN_AI_CHOICE_COUNT: asked.n if asked.n != 1 else None,  # said where it is not 1
         names.GEN_AI_STOP_SEQUENCES: [asked.stop] if isinstance(asked.stop, str) else asked.stop,
         **{f"gen_ai.request.{name}": getattr(asked, name) for name in _SAMPLING},

@@ -48,6 +48,11 @@ class ChatRequest(Parameters, frozen=True, kw_only=True):
         """See Parameters."""
         return of_format(self.response_format) + super().demands()
 
+    @property
+    def bound(self) -> int | None:
+        """Tokens to generate at most; the newer name wins."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
     def check(self) -> None:
         """Apply the rules that hold between fields. Raises BadRequest."""
         super().check()

@@ -79,6 +79,11 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """Choices to generate for each prompt."""
         return self.n or 1
 
+    @property
+    def bound(self) -> int | None:
+        """Tokens to generate at most; None where the client does not say."""
+        return self.max_tokens
+
     def check(self) -> None:
         """Apply the rules that hold between fields. Raises BadRequest."""
         if self.stream_options is not None and not self.stream:

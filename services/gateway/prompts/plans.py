@@ -35,6 +35,19 @@ class Plan:
     first_of_prompt: bool
 
 
+async def plan(asked: ChatRequest | CompletionRequest, prompter: Prompter) -> list[Plan]:
+    """Tokenise what is asked and spread it over its choices. Raises BadRequest, ContextTooLong."""
+    if isinstance(asked, ChatRequest):
+        return await plan_chat(asked, prompter)
+    return await plan_completion(asked, prompter)
+
+
+def sizes_of(plans: list[Plan]) -> tuple[int, int]:
+    """Add up tokens: of the prompts, each once, and of what may be generated at most."""
+    prompt = sum(len(plan.prompt) // 4 for plan in plans if plan.first_of_prompt)
+    return prompt, sum(plan.stopping.max_tokens for plan in plans)
+
+
 async def plan_chat(request: ChatRequest, prompter: Prompter) -> list[Plan]:
     """Tokenise the conversation and spread it over n choices. Raises BadRequest, ContextTooLong."""
     constraint = await constraint_of(request, prompter)
@@ -44,14 +57,13 @@ async def plan_chat(request: ChatRequest, prompter: Prompter) -> list[Plan]:
         tools=described(request),
         continued=bool(request.continue_final_message),
     )
-    wanted = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     alternatives = (request.top_logprobs or 0) if request.logprobs else None
     # a model without a token to end a turn would go on and speak for the user too
     return _spread(
         request,
         prompter,
         [tokens],
-        wanted,
+        request.bound,
         alternatives,
         stop=prompter.spec.default_stop,
         shown=prompter.form.shown if calling_of(request, prompter.form) else [],
