@@ -154,7 +154,7 @@ def test_the_command_line_wins_over_the_environment_and_the_environment_over_the
     process.says("ready")
     process.signal(signal.SIGTERM)
     assert process.code() == 0
-    assert '"instance": "decode-7"' in process.errors
+    assert '"instance":"decode-7"' in process.errors
 
 
 def test_sighup_reads_the_file_again_and_a_faulty_one_changes_nothing(start: Start, tmp_path: Path) -> None:
