@@ -15,7 +15,7 @@ import uvloop
 from bench.gateway_clients import hold, load, short
 from bench.gateway_floors import floor, reply, sink, worker
 from shared.bus import Delivery
-from shared.config import Nats
+from shared.config import FleetSettings, Nats
 from shared.messages import (
     Accepted,
     Finish,
@@ -37,6 +37,7 @@ from shared.subjects import Subjects
 from shared.tasks import Tasks
 
 EPOCH = (1, 1)
+HEARTBEAT_S = FleetSettings().heartbeat_s
 SCENARIO = "chat"
 
 
@@ -86,7 +87,7 @@ class Source:
             for name, role in (("p1", Role.PREFILL), ("d1", Role.DECODE)):
                 status = Status(name, EPOCH, role, State.READY, SCENARIO, "g1", 100_000, 100_000, number=number)
                 await self.bus.publish(self.subjects.status(SCENARIO, name), status)
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(HEARTBEAT_S)
 
     def on_offer(self, delivery: Delivery) -> None:
         """Accept, and put the stream among those that step."""
