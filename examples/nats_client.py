@@ -18,7 +18,8 @@ async def main(prompt: str) -> None:
     client = await nats.connect(url)
     inbox = client.new_inbox()
     answers = await client.subscribe(inbox)
-    request = {"v": 1, "messages": [{"role": "user", "content": prompt}], "stream": True, "max_tokens": 200}
+    asked = {"messages": [{"role": "user", "content": prompt}], "stream": True, "max_tokens": 200}
+    request = {"v": 1, "api_key": os.environ.get("BATON_API_KEY", ""), **asked}
     await client.publish("baton.chat.requests", msgpack.packb(request), reply=inbox)
     piece: dict[str, object] = {}
     while not ("done" in piece or "error" in piece):

@@ -56,7 +56,5 @@ def edge_faults(settings: GatewaySettings) -> list[str]:
     if 0 < settings.max_connections < settings.max_connections_per_peer:
         faults.append("gateway.max_connections_per_peer must not be above gateway.max_connections")
     strangers = [origin for origin in settings.cors_origins if origin != "*" and not ORIGIN.fullmatch(origin)]
-    faults += [
-        f"gateway.cors_origins: {it!r} is no origin; write https://host:port" for it in strangers
-    ]
+    faults += [f"gateway.cors_origins: {it!r} is no origin; write https://host:port" for it in strangers]
     return faults

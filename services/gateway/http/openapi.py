@@ -4,7 +4,6 @@ Owns the description of routes. Requests are described by the very shapes that r
 cannot differ from what is accepted; rules between fields are told by the 400 that a breach of them gets.
 """
 
-import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -145,20 +144,6 @@ def _chosen_by_tag(schema: object) -> Iterator[str]:
         yield from schema.get("discriminator", {}).get("mapping", {}).values()
         for one in schema.values():
             yield from _chosen_by_tag(one)
-
-
-def page(described: Json) -> str:
-    """Make a page that lists the routes; it loads nothing."""
-    rows = "".join(
-        f"<tr><td>{method.upper()}<td><code>{html.escape(path)}</code><td>{html.escape(route['summary'])}"
-        for path, methods in described["paths"].items()
-        for method, route in methods.items()
-    )
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Baton</title><h1>Baton</h1>'
-        '<p>Requests and answers are described in <a href="/openapi.json">openapi.json</a> (OpenAPI 3.1), which any '
-        f"viewer or generator of clients reads.<table>{rows}</table></html>\n"
-    )
 
 
 def _operation(path: str, route: _Route) -> Json:

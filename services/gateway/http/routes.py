@@ -22,7 +22,8 @@ from services.gateway.content.inquiries import inquire
 from services.gateway.desk import Desk
 from services.gateway.http.bodies import Bodies, identify
 from services.gateway.http.completions import Completions
-from services.gateway.http.openapi import document, page
+from services.gateway.http.docs_page import POLICY, page
+from services.gateway.http.openapi import document
 from services.gateway.prompts.scenarios import Scenario
 from services.gateway.refusals import error_object
 from shared.telemetry import Telemetry
@@ -138,7 +139,7 @@ class Routes:
         return web.Response(body=self._described[0], content_type=JSON)
 
     async def _docs(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002
-        headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": "default-src 'none'"}
+        headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": POLICY}
         return web.Response(body=self._described[1], headers=headers)
 
     @cached_property
