@@ -152,3 +152,34 @@ async def test_closing_at_the_moment_the_server_dies_leaves_nothing_behind(own_n
     own_nats_server.kill()
     await bus.close()
     assert bus.closed
+
+
+HEADS = {
+    "a reply subject that is no text": b"PUB x.one _INBOX.\xff 2\r\nhi\r\n",
+    "a subject that is no text": b"PUB x.\xff 2\r\nhi\r\n",
+    "white space in a reply subject": b"PUB x.one _INBOX.a\x0bb 2\r\nhi\r\n",
+    "a line's end in a reply subject": b"PUB x.one _INBOX.a\rb 2\r\nhi\r\n",
+    "white space in a subject": b"PUB x.\x0c7 2\r\nhi\r\n",
+    "headers that are none": b"HPUB x.one 4 6\r\nabcdhi\r\n",
+    "a status that is no text": b"HPUB x.one 16 18\r\nNATS/1.0 \xff\xff\xff\r\n\r\nhi\r\n",
+    "a description that is no text": b"HPUB x.one 20 22\r\nNATS/1.0 503 \xff\xff\xff\r\n\r\nhi\r\n",
+    "a header that is no text": b"HPUB x.one 19 21\r\nNATS/1.0\r\na: \xff\xff\r\n\r\nhi\r\n",
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+async def test_no_head_of_a_message_ends_the_link(nats_server: NatsServer, head: str) -> None:
+    bus = await NatsBus.open(nats_server.settings(), service="gateway")
+    seen: list[str] = []
+    await bus.subscribe("x.*", lambda delivery: seen.append(delivery.subject))
+    await bus.flush(5)
+    reader, writer = await asyncio.open_connection("127.0.0.1", nats_server.port)
+    await reader.readline()
+    who = f'"user":"{nats_server.user}","pass":"{nats_server.password}"'
+    writer.write(f'CONNECT {{"verbose":false,"headers":true,{who}}}\r\n'.encode())
+    writer.write(HEADS[head] + b"PUB x.good 2\r\nok\r\nPING\r\n")
+    assert await reader.readline() == b"PONG\r\n", "the server takes it"
+    await until(lambda: "x.good" in seen, "the next message")
+    assert bus.stats.reconnects == 0
+    writer.close()
+    await bus.close()
