@@ -246,7 +246,10 @@ class Relay:
 
     def on_finished(self, record: Record, finished: Finished) -> None:
         """See Listener."""
-        self._conclude(self._calls[record.request_id], record, finished)
+        call = self._calls.get(record.request_id)
+        if call is None:
+            return  # the last event was one too many for a slow client, which was cut off
+        self._conclude(call, record, finished)
         self.handle(Ended(record.request_id, finished.attempt))
 
     def on_failed(self, record: Record, attempt: int, code: Code, message: str, *, retryable: bool) -> None:

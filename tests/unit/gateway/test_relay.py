@@ -1,0 +1,72 @@
+"""What the relay does when a call ends while one of its own events is being written."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry
+
+from services.gateway.metrics import Metrics
+from services.gateway.prompts.plans import Plan
+from services.gateway.relay.calls import Call, open_call
+from services.gateway.relay.relay import Relay
+from shared.config import FleetSettings
+from shared.errors import Cancelled
+from shared.messages import Finish, Finished, Frame, Sampling, Stopping, pack_tokens
+from shared.policy.dispatch import Dispatcher
+from shared.policy.placement import FleetView
+
+SCENARIO = SimpleNamespace(name="chat", queue_s=9.0, first_token_s=9.0, timeout_s=9.0)
+GRANT = SimpleNamespace(caller=SimpleNamespace(tenant="t", weight=1.0))
+PLAN = Plan(pack_tokens([1, 2]), Sampling(), Stopping(max_tokens=9), first_of_prompt=True)
+
+
+class Choice:
+    """A sink and its answer; the end of what it shows cuts its client off."""
+
+    def __init__(self, relay: Relay, *, slow: bool) -> None:
+        self.relay, self.slow = relay, slow
+        self.call: Call | None = None
+
+    def sink(self, choice: int, request_id: str) -> "Choice":
+        return self
+
+    def text(self, index: int, text: str) -> None: ...
+
+    def token(self, index: int, text: str, logprobs: object) -> None: ...
+
+    def finish(self, reason: Finish) -> None:
+        if self.slow and self.call is not None:
+            self.relay.close(self.call, Cancelled("does not read"))
+
+
+def opened(relay: Relay, name: str, *, slow: bool) -> Call:
+    choice = Choice(relay, slow=slow)
+    journal = SimpleNamespace(answered=lambda: None, first_token=lambda: None)
+    scenario, grant = cast(Any, SCENARIO), cast(Any, GRANT)
+    call = open_call(name, scenario, grant, plans=[PLAN], answer=choice, journal=cast(Any, journal))
+    choice.call = call
+    relay.start(call)
+    call.records[0].begin(0, "g")
+    return call
+
+
+async def test_a_client_that_is_cut_off_by_its_last_event_takes_no_other_stream_of_the_frame_along() -> None:
+    view = FleetView()
+    relay = Relay(
+        "g",
+        view=view,
+        dispatcher=Dispatcher(view),
+        offers=cast(Any, None),  # nobody is there to be asked
+        settings=FleetSettings(),
+        tasks=cast(Any, None),
+        metrics=Metrics(CollectorRegistry()),
+        max_streams=9,
+    )
+    slow, other = opened(relay, "slow", slow=True), opened(relay, "other", slow=False)
+    ended = [Finished(call.records[0].stream, 0, Finish.STOP, 0, 2, 0) for call in (slow, other)]
+    relay.records.take(Frame("d1", (1, 1), [], [], [], [], [], ended=ended))
+    assert isinstance(slow.failure, Cancelled)
+    assert other.ended.done()
+    assert other.failure is None
+    assert not len(relay)
+    relay.stop()
