@@ -93,6 +93,8 @@ class Shares:
         else:
             self._lift(share)
             share.tag -= request.charged
+        if request.charged:
+            self._clock = min(self._clock, share.tag)  # nor does it count against whoever comes now
         request.charged = 0.0
         share.weight = max(LEAST_WEIGHT, request.weight)
         share.requests.add(request.rank, request)

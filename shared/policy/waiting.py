@@ -26,7 +26,7 @@ class Waiting:
         self.fresh = 0
         self._rules = rules
         self._resumed_cost = 0
-        self._shares: dict[int, Shares] = {}
+        self._shares: dict[int, Shares] = {}  # kept when empty: what was charged there may be given back there
         self._priorities: list[int] = []  # those with somebody in, first the first
         self._passed = 0  # slots in a row that went to the first priority
 
@@ -47,10 +47,10 @@ class Waiting:
             self.resumed.add(request.rank, request)
             self._resumed_cost += request.cost
             return
-        if request.priority not in self._shares:
-            self._shares[request.priority] = Shares()
+        shares = self._shares.setdefault(request.priority, Shares())
+        if not shares:
             insort(self._priorities, request.priority)
-        self._shares[request.priority].add(request)
+        shares.add(request)
         self.fresh += 1
 
     def take(self, request: OpenRequest) -> None:
@@ -78,7 +78,6 @@ class Waiting:
     def _left(self, priority: int) -> None:
         self.fresh -= 1
         if not self._shares[priority]:
-            del self._shares[priority]
             self._priorities.remove(priority)
 
     def order(self, now: float) -> Iterator[OpenRequest]:

@@ -212,6 +212,18 @@ def test_offers_that_were_rejected_are_not_charged() -> None:
     assert list(waiting.order(0.0)) == before
 
 
+def test_offers_in_vain_that_had_emptied_the_wait_put_nobody_ahead() -> None:
+    waiting = Waiting(RULES)
+    offered = [a_request(number, "a") for number in range(10)]
+    for request in offered:
+        waiting.add(request)
+    for request in offered:
+        waiting.take(request)
+    for request in [*offered, *(a_request(number, "b") for number in range(10, 20))]:
+        waiting.add(request)
+    assert "".join(request.tenant for request in waiting.order(0.0)) == "ab" * 10
+
+
 def test_the_estimate_is_by_the_tenants_own_share() -> None:
     waiting = Waiting(RULES)
     for number in range(100):
