@@ -141,7 +141,11 @@ class Gate:
 
     async def prepare(self, config: Config) -> Apply:
         """Take changed tenants and keys while running."""
-        return partial(setattr, self, "rules", Rules(config))
+        return partial(self._take, Rules(config))
+
+    def _take(self, rules: Rules) -> None:
+        self._asked = self.asks  # the last configured key may go with the rules that stood until now
+        self.rules = rules
 
 
 async def _end(tasks: "list[asyncio.Task[None]]") -> None:

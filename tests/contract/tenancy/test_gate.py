@@ -97,6 +97,14 @@ async def test_some_settings_ask_from_the_start(redis_settings: RedisSettings, s
             await gate.identify("")
 
 
+async def test_a_reload_that_takes_the_last_static_key_away_opens_nothing(redis_settings: RedisSettings) -> None:
+    async with opened(redis_settings, api_keys=("one",)) as gate:
+        (await gate.prepare(Config(redis=redis_settings)))()  # nobody was refused before
+        for wrong in ("", "one"):
+            with pytest.raises(Unauthorised):
+                await gate.identify(wrong)
+
+
 async def test_a_static_key_belongs_to_the_default_tenant(redis_settings: RedisSettings) -> None:
     async with opened(redis_settings, api_keys=("one", "clé")) as gate:
         for number, key in enumerate(("one", "clé"), 1):
