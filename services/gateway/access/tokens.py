@@ -118,8 +118,9 @@ class Tokens:
             if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
                 raise Unauthorised(f"the token's claim {settings.scenarios_claim!r} is no list of scenarios")
             scenarios = frozenset(named)
-        said = claims.get("jti") or claims.get("sub") or ""
-        return Identity(tenant, f"jwt:{str(said)[:_SHOWN]}", scenarios)
+        said = str(claims.get("jti") or claims.get("sub") or "")[:_SHOWN]
+        shown = "".join(letter if letter.isprintable() else "?" for letter in said)  # users may have chosen it
+        return Identity(tenant, f"jwt:{shown}", scenarios)
 
 
 def _why(failure: PyJWTError | None) -> str:

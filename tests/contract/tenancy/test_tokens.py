@@ -92,6 +92,11 @@ async def test_good_tokens_of_either_kind_name_their_tenant(tokens: Tokens) -> N
     assert looks_like_one(token())
 
 
+async def test_an_identity_is_harmless_in_logs(tokens: Tokens) -> None:
+    who = await tokens.identify(token(tenant="acme", jti="josé\ud800\n{}\u202e"))
+    assert who.id == "jwt:josé??{}?"
+
+
 async def test_clocks_may_differ_by_the_leeway_and_no_more(tokens: Tokens) -> None:
     assert await tokens.identify(token(exp=time.time() - 2))
     with pytest.raises(Unauthorised, match="expired"):
