@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Final, TypeVar
 
 from services.gateway.content.folding import Folder
@@ -35,6 +36,7 @@ class RuleFiles:
         """Read the files for the first time. Raises ConfigError."""
         self.name = name
         self.settings = settings
+        self._turn = Lock()  # of a look, which has a thread, and of a reload; held for an assignment
         self.seen = self.stamp()
         self.rules = self._read()
 
@@ -50,7 +52,8 @@ class RuleFiles:
 
     def take(self, other: "RuleFiles") -> None:
         """Go on as another does that was made of newer settings. Streams that run notice at their next piece."""
-        self.settings, self.seen, self.rules = other.settings, other.seen, other.rules
+        with self._turn:
+            self.settings, self.seen, self.rules = other.settings, other.seen, other.rules
 
     def refresh(self) -> bool:
         """Read the files again if they have changed; whether the rules are new. Touches the disk, for seconds maybe."""
@@ -59,10 +62,14 @@ class RuleFiles:
             return False
         self.seen = stamp  # a broken file is told once, not at each look
         try:
-            self.rules = self._read()
+            rules = self._read()
         except ConfigError as error:
             log.error("rules not reloaded; the old ones stay in force", extra={"why": error.faults})  # noqa: TRY400
             return False
+        with self._turn:
+            if self.seen is not stamp:  # a reload of the configuration came meanwhile, with newer ones
+                return False
+            self.rules = rules
         log.info("rules reloaded", extra={"moderator": self.name})
         return True
 

@@ -3,6 +3,7 @@
 Owns the choice of moderators that judge. Nothing of it is counted or written down: nobody's request is refused here.
 """
 
+import asyncio
 import secrets
 from typing import Any
 
@@ -27,5 +28,6 @@ async def inquire(moderation: Moderation, asked: ModerationRequest) -> dict[str,
     results = []
     for text in asked.texts():
         found = [await moderation.search(one, [text]) for one in rules.values()]
+        await asyncio.sleep(0)  # the streams have their turn: many short texts are one long one
         results.append(judgment(categories, {category for category in found if category is not None}))
     return {"id": f"modr-{secrets.token_hex(16)}", "model": asked.model or "baton", "results": results}

@@ -118,7 +118,9 @@ class JudgeStage:
             return error
 
     def _settle(self, window: _Window) -> None:
-        said = BatonError("moderation was broken off") if window.task.cancelled() else window.task.result()
+        task = window.task
+        broken = task.cancelled() or task.exception() is not None  # its owner has logged that
+        said = BatonError("moderation was broken off") if broken else task.result()
         if isinstance(said, BatonError):
             self._fail(said)
         elif said is not None:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Final
 
 from services.gateway.content.external import External
@@ -44,6 +45,7 @@ class Moderation:
         self._threads = threads
         self._rules = _read(config)
         self._services: dict[str, External] = {}
+        self._retired: list[External] = []  # gone by a reload; answers under way may still ask them
 
     async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
         """Make the services' clients; look after the files until the instance ends."""
@@ -52,8 +54,7 @@ class Moderation:
         self._services = self._clients(self._config)
         stack.push_async_callback(self._close)
         instance.reloading.add(self._prepare, "moderation")
-        if self._config.moderation:
-            _ = instance.vital.spawn(self._look(), name="moderation files")
+        _ = instance.vital.spawn(self._look(), name="moderation files")  # without any, too: a reload may bring some
 
     @property
     def rules(self) -> dict[str, RuleFiles]:
@@ -137,6 +138,10 @@ class Moderation:
 
     async def _prepare(self, config: Config) -> Callable[[], None]:
         """See Reloading. A file that cannot be used refuses the reload; streams that run see the new rules."""
+        # scenarios change at the next start, so the moderators that they name now stay until then
+        used = {name for one in config.scenarios.values() for name in (*one.moderate_prompt, *one.moderate_answer)}
+        kept = {name: self._config.moderation[name] for name in used - config.moderation.keys()}
+        config = replace(config, moderation=config.moderation | kept)
         fresh = await asyncio.to_thread(_read, config)
         clients = self._clients(config)
 
@@ -148,6 +153,7 @@ class Moderation:
                 if name in self._services:
                     self._services[name].take(client)
             self._rules = {name: self._rules.get(name, rules) for name, rules in fresh.items()}
+            self._retired += [client for name, client in self._services.items() if name not in clients]
             self._services = {name: self._services.get(name, client) for name, client in clients.items()}
             self._config = config
 
@@ -157,7 +163,7 @@ class Moderation:
         return {name: External(name, one, self._report) for name, one in _of(config, "http").items()}
 
     async def _close(self) -> None:
-        for service in self._services.values():
+        for service in (*self._services.values(), *self._retired):
             await service.close()
 
 

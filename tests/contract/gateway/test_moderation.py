@@ -302,3 +302,18 @@ async def test_a_reload_of_the_configuration_takes_new_rules_or_refuses_them_who
     assert await moderation.search(manners, ["darn gherkin"]) == "pickles"
     (await moderation._prepare(config))()
     assert await moderation.search(manners, ["darn gherkin"]) == "rude"
+
+
+async def test_moderators_that_a_scenario_names_stay_until_the_scenario_changes(house: House) -> None:
+    moderation = house.gateway._moderation
+    config = moderation._config
+    rude = [{"role": "user", "content": "darn"}]
+    (await moderation._prepare(replace(config, moderation={})))()
+    async with AsyncOpenAI(base_url=f"{house.url}/v1", api_key="any", max_retries=0, timeout=10) as client:
+        await client.chat.completions.create(model="chat", messages=rude, max_tokens=2)  # type: ignore[arg-type]
+        with pytest.raises(openai.BadRequestError, match="weapons"):
+            await client.chat.completions.create(
+                model="chat", messages=[{"role": "user", "content": "a bomb"}], max_tokens=2
+            )
+    assert sorted(moderation.rules) == ["house", "later", "manners"]
+    (await moderation._prepare(config))()
