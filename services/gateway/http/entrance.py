@@ -105,6 +105,8 @@ class HttpEntrance:
         if self._desk.draining:
             response.force_close()
         if not response.prepared:
+            if request.writer.output_size > 0 and request.transport is not None:
+                request.transport.abort()  # an answer has begun: no other can follow, nor may it be taken for whole
             response.headers.update(signature(request))
         return response
 

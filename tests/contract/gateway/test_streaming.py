@@ -12,6 +12,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from services.gateway.journal import Journal
 from shared.errors import Code
 from shared.messages import Rejected, unpack_tokens
 from tests.contract.gateway.house import WORDS, House, failed
@@ -211,3 +212,16 @@ async def test_13_a_client_that_does_not_read_is_cut_off_and_others_do_not_notic
     await house.empty()
     assert house.fleet.cancels
     writer.transport.abort()
+
+
+async def test_a_failure_inside_after_the_answer_has_begun_breaks_it_off(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Journal, "ended", broken)
+    body = b'{"model":"chat","max_tokens":2,"stream":true,"messages":[{"role":"user","content":"x"}]}'
+    answer = await raw(house, post("/v1/chat/completions", body))
+    assert answer.count(b"HTTP/1.1") == 1
+    assert not answer.endswith(b"0\r\n\r\n")  # it must not look whole
