@@ -142,9 +142,10 @@ async def _heard(access: Access, register: Register, entry: str) -> None:
 
 async def _late(access: Access, register: Register, entry: str) -> list[str]:
     report = await asyncio.to_thread(inspect, access)
-    living = {one["id"] for one in report["instances"] if one["role"] == Role.GATEWAY and one["state"] in _LIVING}
+    gateways = {one["id"]: one["state"] for one in report["instances"] if one["role"] == Role.GATEWAY}
+    living = {name for name, state in gateways.items() if state in _LIVING}
     heard = await register.heard()
-    for gone in set(heard) - living:
+    for gone in set(heard) - set(gateways):  # not those that start: they listen already, and say so once
         await register.forget_gateway(gone)
     return sorted(one for one in living if one not in heard or not not_older(heard[one], entry))
 
