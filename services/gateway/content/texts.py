@@ -11,6 +11,12 @@ import msgspec
 FIELDS: Final = ("messages", "tools", "functions", "chat_template_kwargs", "response_format", "prompt", "suffix")
 NOT_SAID: Final = frozenset({"role", "type", "id", "tool_call_id"})
 """Keys of messages whose values are names of ours."""
+GRAMMAR: Final = frozenset({
+    "type", "function", "name", "description", "parameters", "strict", "properties", "required", "items", "enum",
+    "additionalProperties", "json_schema", "schema", "object", "array", "string", "number", "integer", "boolean", "null",
+})  # fmt: skip
+"""Words that nearly every tool has: a rule against one of them is not meant for these. A model reads all other keys and
+values of a schema as the client wrote them."""
 
 
 class Detokenizer(Protocol):
@@ -32,7 +38,7 @@ async def said(asked: object, tokens: Detokenizer) -> list[str]:
             if isinstance(part, list) and all(isinstance(one, int) for one in part):
                 texts.append(await tokens.words(part))
             else:
-                texts.append("\n".join(_strings(part)))
+                texts.append("\n".join(_strings(part, schema=field != "messages")))
     return [text for text in texts if text]
 
 
@@ -43,13 +49,16 @@ def _parts(value: Any) -> list[Any]:  # noqa: ANN401  whatever JSON can say
     return [value]
 
 
-def _strings(value: Any) -> Iterator[str]:  # noqa: ANN401
+def _strings(value: Any, *, schema: bool) -> Iterator[str]:  # noqa: ANN401
     if isinstance(value, str):
-        yield value
+        if not (schema and value in GRAMMAR):
+            yield value
     elif isinstance(value, list):
         for one in value:
-            yield from _strings(one)
+            yield from _strings(one, schema=schema)
     elif isinstance(value, dict):
         for key, one in value.items():
-            if key not in NOT_SAID:
-                yield from _strings(one)
+            if schema and key not in GRAMMAR:
+                yield key
+            if schema or key not in NOT_SAID:
+                yield from _strings(one, schema=schema)

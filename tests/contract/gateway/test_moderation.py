@@ -154,9 +154,12 @@ async def test_a_prompt_is_refused_as_openai_refuses_it_and_never_repeated(house
         assert ("secrets" if "sk-" in text else "weapons") in error.value.message
     with pytest.raises(openai.BadRequestError):
         await client.completions.create(model="chat", prompt=["fine", list(b"a bomb, as tokens")])
-    tool: Any = {"type": "function", "function": {"name": "f", "description": "makes a bomb", "parameters": {}}}
-    with pytest.raises(openai.BadRequestError) as error:
-        await client.chat.completions.create(model="chat", messages=HELLO, tools=[tool])
+    shown = ({"description": "makes a bomb"}, {"properties": {"a bomb": {}}}, {"properties": {"x": {"type": "bomb"}}})
+    for parameters in shown:
+        tool: Any = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+        with pytest.raises(openai.BadRequestError) as error:
+            await client.chat.completions.create(model="chat", messages=HELLO, tools=[tool])
+        assert "weapons" in error.value.message
     assert house.fleet.requests == []
 
 
