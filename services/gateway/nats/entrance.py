@@ -196,7 +196,8 @@ def read_cancel(data: bytes) -> str:
 def _fields(data: bytes) -> dict[str, Any]:
     """Read a map of the client protocol, in our version of it."""
     try:
-        fields = msgpack.unpackb(data, strict_map_key=False)
+        # what JSON cannot say, no field may hold: schemas and variables of templates become JSON
+        fields = msgpack.unpackb(data, strict_map_key=False, max_bin_len=0, max_ext_len=0)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:  # TypeError: a list as a map's key
         raise MalformedMessage("a MessagePack map", len(data), str(error)) from None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):

@@ -102,6 +102,16 @@ async def test_every_field_takes_every_wrong_value(house: House, client: Client,
     await serves(house, client)
 
 
+async def test_what_json_cannot_say_is_refused_wherever_it_stands(house: House, client: Client) -> None:
+    ask_for = {"messages": [{"role": "user", "content": "hello"}], "tool_choice": "required"}
+    requests = []
+    for wrong in ({"a": b"x"}, {"a": {b"key": 1}}, {"a": msgpack.Timestamp(1)}):
+        function = {"name": "f", "parameters": wrong}
+        requests.append(msgpack.packb({**ask_for, "tools": [{"type": "function", "function": function}]}))
+    assert await all_of(house, client, requests) == ["malformed_message"] * 3
+    await serves(house, client)
+
+
 async def fuzz(house: House, client: Client, seed: int, times: int) -> None:
     draw = chance(seed)
     codes = await all_of(house, client, [mutated(PACKED, draw, MESSAGEPACK_SPICES) for _ in range(times)])
