@@ -3,6 +3,7 @@
 Owns which of these go together, and the refusal of what this model's template has no place for.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,7 @@ async def constraint_of(request: Parameters, prompter: Prompter) -> Constraint |
 
 
 def _of_calls(chosen: Allowed, form: ToolFormat, made: Constraint | None, *, single: bool) -> Constraint:
+    _bound(*(json.dumps(tool.function.parameters, ensure_ascii=False) for tool in chosen.tools))  # reading takes time
     functions = [
         Function(
             tool.function.name,
@@ -96,14 +98,18 @@ def _of_calls(chosen: Allowed, form: ToolFormat, made: Constraint | None, *, sin
         constraint = calls_only(form, functions, single=single)
     else:
         constraint = calls_or_text(form, functions, single=single, schema=made.text if made is not None else "")
-    size = len(constraint.text.encode("utf-8", "surrogatepass"))
-    if size > MOST_BYTES:
-        raise BadRequest(f"the schemas of the functions have {size} bytes; {MOST_BYTES} are allowed", "tools")
+    _bound(constraint.text)
     try:
         check(constraint)
     except BadRequest as error:
         raise BadRequest(f"calls of these functions cannot be demanded: {error}", "tools") from None
     return constraint
+
+
+def _bound(*texts: str) -> None:
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    if size > MOST_BYTES:
+        raise BadRequest(f"the schemas of the functions have {size} bytes; {MOST_BYTES} are allowed", "tools")
 
 
 def _allowed(request: ChatRequest) -> Allowed:

@@ -27,7 +27,7 @@ class ParsedChoice:
     def __init__(self, inner: CallSink, parser: Parser) -> None:
         self._inner = inner
         self._parser = parser
-        self._last = -1
+        self._last = -1  # token that brought text
         self._rich = False  # tokens come with their logprobs
 
     def text(self, index: int, text: str) -> None:
@@ -56,10 +56,9 @@ class ParsedChoice:
         self._inner.finish(Finish.TOOL_CALLS if calls else reason)
 
     def _rest(self, said: Said) -> None:
-        index = self._last + 1
         if said.calls:
-            self._inner.calls(index, said.text, said.calls)
+            self._inner.calls(self._last, said.text, said.calls)
         elif self._rich:
-            self._inner.token(index, said.text, None)
+            self._inner.token(self._last, said.text, None)
         else:
-            self._inner.text(index, said.text)
+            self._inner.text(self._last, said.text)

@@ -4,8 +4,12 @@ import json
 
 import pytest
 
+from services.gateway.answers.calling import CallingAnswer
+from services.gateway.answers.counted import CountedAnswer
 from services.gateway.answers.shapes import ChatShape, CompletionShape, Shape, Usage
 from services.gateway.answers.sse import KEEP_ALIVE_S, SseAnswer
+from services.gateway.prompts.chats import Calling
+from services.gateway.tools.formats import FORMATS
 from shared.errors import EngineFailed
 from shared.messages import Finish, Logprobs, TokenLogprob
 
@@ -206,3 +210,18 @@ def test_logprobs_wait_for_their_text_and_are_swallowed_with_a_stop(reason: Fini
         "bytes": [97],
         "top_logprobs": [{"token": "x", "logprob": -0.5, "bytes": [120]}],
     }
+
+
+def test_words_that_might_have_begun_a_call_are_no_token_of_their_own_in_the_usage() -> None:
+    wire = Wire()
+    answer = CountedAnswer(ChatShape("chatcmpl-1", 5, "chat"), 1000, 30.0)
+    answer.stream.attach(wire, chunked=True)
+    answer.expect(7)
+    calling = Calling(FORMATS["hermes"], frozenset({"f"}), single=False)
+    sink = CallingAnswer(answer, calling, streamed=True).sink(0, "chatcmpl-1")
+    for index, text in enumerate(["a", "b", "c <tool"]):
+        sink.text(index, text)
+    sink.finish(Finish.LENGTH)
+    sent = [json.loads(data) for _, data in events(wire.body())]
+    assert "".join(one["choices"][0]["delta"].get("content", "") for one in sent) == "abc <tool"
+    assert [one["usage"]["completion_tokens"] for one in sent] == [1, 2, 3, 3, 3]
