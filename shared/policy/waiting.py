@@ -47,7 +47,9 @@ class Waiting:
             self.resumed.add(request.rank, request)
             self._resumed_cost += request.cost
             return
-        shares = self._shares.setdefault(request.priority, Shares())
+        shares = self._shares.get(request.priority)
+        if shares is None:
+            shares = self._shares[request.priority] = Shares()
         if not shares:
             insort(self._priorities, request.priority)
         shares.add(request)
