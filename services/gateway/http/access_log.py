@@ -21,7 +21,7 @@ from shared.errors import BatonError, Code, ConfigError
 LONGEST: Final = 128
 """Characters of anything that a client sent."""
 PENDING: Final = 4096
-"""Entries kept for a file that cannot be written to; more are counted and lost."""
+"""Entries kept for a file that cannot be written to; more are lost, and the log says how many."""
 PLACES: Final = ("on", "off")
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -94,6 +94,7 @@ class AccessLog:
             self._failing = True
             return
         self._failing = False
+        self._tell_lost()
         self._pending = [data[written:]] if written < len(data) else []
 
     def close(self) -> None:
@@ -101,9 +102,15 @@ class AccessLog:
         self.flush()
         self.lost += len(self._pending)
         self._pending.clear()
+        self._tell_lost()
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _tell_lost(self) -> None:
+        if self.lost:
+            own_log.error("entries of the access log are lost", extra={"file": self._to, "entries": self.lost})
+            self.lost = 0
 
 
 def check_place(to: str) -> None:
