@@ -10,6 +10,8 @@ import unicodedata
 from typing import Final
 
 SPACE: Final = " "
+MOST: Final = 32_768
+"""Entries of a table: all characters there are would take 170 MB, of every moderator."""
 _HANGUL: Final = range(0xAC00, 0xD7A4)  # syllables stay whole: in pieces, one would be the beginning of another
 _UNSEEN: Final = (
     (0x034F, 0x034F),  # combining grapheme joiner
@@ -52,7 +54,7 @@ def is_mark(character: str) -> bool:
 
 
 class Folder(dict[int, str]):
-    """Folds by table; entries are made as they are met, so the table is as large as the alphabet in use."""
+    """Folds by table; entries are made as they are met, and all dropped when there are more than any alphabet needs."""
 
     def __init__(self, *, ignore_case: bool = True, ignore_accents: bool = False) -> None:
         super().__init__()
@@ -60,6 +62,8 @@ class Folder(dict[int, str]):
         self._accents = ignore_accents
 
     def __missing__(self, code: int) -> str:
+        if len(self) >= MOST:
+            self.clear()
         made = self[code] = self._made(chr(code))
         return made
 

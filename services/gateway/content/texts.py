@@ -13,7 +13,8 @@ NOT_SAID: Final = frozenset({"role", "type", "id", "tool_call_id"})
 """Keys of messages whose values are names of ours."""
 GRAMMAR: Final = frozenset({
     "type", "function", "name", "description", "parameters", "strict", "properties", "required", "items", "enum",
-    "additionalProperties", "json_schema", "schema", "object", "array", "string", "number", "integer", "boolean", "null",
+    "additionalProperties", "json_schema", "null", "schema", "object", "array", "string", "number", "integer",
+    "boolean",
 })  # fmt: skip
 """Words that nearly every tool has: a rule against one of them is not meant for these. A model reads all other keys and
 values of a schema as the client wrote them."""

@@ -7,7 +7,7 @@ import re2
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.gateway.content.folding import Folder, in_word, is_mark
+from services.gateway.content.folding import MOST, Folder, in_word, is_mark
 from services.gateway.content.patterns import translate
 from services.gateway.content.rules import Rules, compile_word
 from services.gateway.content.scanner import Scanner
@@ -155,3 +155,11 @@ def test_a_match_waits_for_an_earlier_one_that_may_still_come() -> None:
     scanner = Scanner(Held(rules))
     assert scanner.feed("say one two thr") == 4
     assert scanner.match is None
+
+
+def test_whatever_characters_come_the_table_of_a_folder_stays_small() -> None:
+    folder = Folder()
+    everything = "".join(map(chr, range(0x80, 0x20000)))
+    assert folder.fold(everything) == Folder().fold(everything)
+    assert 0 < len(folder) <= MOST
+    assert folder.fold("Ä\u200bB")[0] == "a\u0308b"
