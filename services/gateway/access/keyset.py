@@ -147,7 +147,7 @@ def read_jwks(document: Any) -> list[VerifyingKey]:  # noqa: ANN401  whatever JS
         if (
             not isinstance(entry, dict)
             or entry.get("use", "sig") != "sig"
-            or entry.get("kty") not in {"RSA", "EC", "OKP"}
+            or entry.get("kty") not in ("RSA", "EC", "OKP")  # no set: it may be a list
         ):
             continue
         try:

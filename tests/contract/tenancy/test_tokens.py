@@ -230,6 +230,7 @@ async def test_symmetric_and_short_keys_are_never_taken() -> None:
         public(SHORT_RSA, "s1"),
         public(RSA_KEY, "enc") | {"use": "enc"},
         {"kty": "RSA", "n": "AQAB"},
+        {"kty": ["RSA"]},
         "no key",
         public(EC_KEY, "e1"),
     ]
