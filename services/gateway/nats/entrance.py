@@ -7,6 +7,7 @@ up.
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from services.gateway.desk import Desk
 from services.gateway.nats.clients import Clients
 from services.gateway.refusals import as_map
 from shared.bus import Bus, Delivery, extract
-from shared.errors import BadRequest, BatonError, MalformedMessage, Overloaded, Unavailable
+from shared.errors import BadRequest, BatonError, MalformedMessage, Overloaded, TooLarge, Unavailable
 from shared.tasks import Tasks
 
 VERSION: Final = 1
@@ -104,12 +105,19 @@ class NatsEntrance:
         while True:
             subject, data, reply = await self._outbox.get()
             try:
-                await self._bus.publish(subject, data, reply=reply, traced=False)
+                await self._publish(subject, data, reply)
             except BatonError as error:
                 self.counts.replies_lost += 1
                 log.info("reply not sent", extra={"why": str(error)})
             finally:
                 self._outbox.task_done()
+
+    async def _publish(self, subject: str, data: bytes, reply: str) -> None:
+        try:
+            await self._bus.publish(subject, data, reply=reply, traced=False)
+        except TooLarge:  # a whole answer, whose client waits for it
+            error = TooLarge(f"the answer has {len(data)} bytes, more than NATS takes as one message; ask for a stream")
+            await self._bus.publish(subject, msgpack.packb(as_map(error)), traced=False)
 
     async def flushed(self) -> None:
         """Return once every reply is with the bus."""
@@ -180,6 +188,10 @@ def read(data: bytes) -> tuple[ChatRequest | CompletionRequest, str]:
     key = fields.pop("api_key", "")
     if not isinstance(key, str):
         raise BadRequest("api_key must be a string", "api_key")
+    try:
+        json.dumps(fields.get("tools"))  # their schemas become JSON later, where nobody asks whether they can
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"tools holds what JSON cannot say: {error}", "tools") from None
     if "messages" in fields:
         return convert(fields, ChatRequest), key
     return convert(fields, CompletionRequest), key
@@ -196,8 +208,7 @@ def read_cancel(data: bytes) -> str:
 def _fields(data: bytes) -> dict[str, Any]:
     """Read a map of the client protocol, in our version of it."""
     try:
-        # what JSON cannot say, no field may hold: schemas and variables of templates become JSON
-        fields = msgpack.unpackb(data, strict_map_key=False, max_bin_len=0, max_ext_len=0)
+        fields = msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:  # TypeError: a list as a map's key
         raise MalformedMessage("a MessagePack map", len(data), str(error)) from None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):

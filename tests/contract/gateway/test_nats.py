@@ -78,6 +78,16 @@ async def test_a_request_that_is_not_streamed_has_one_reply(house: House, client
     assert (reply["text"], reply["finish_reason"], reply["done"]) == ("Once upon", "length", True)
 
 
+async def test_a_whole_answer_that_no_message_holds_is_an_error_at_once(house: House, client: Client) -> None:
+    house.fleet.words = lambda _request: ["x" * 300_000] * 5
+    (reply,) = await ask(house, client, {"prompt": "hello"})
+    assert reply["error"]["code"] == "request_too_large"
+    assert "ask for a stream" in reply["error"]["message"]
+    *pieces, last = await ask(house, client, {"prompt": "hello", "stream": True})
+    assert sum(len(piece["text"]) for piece in pieces) == 1_500_000
+    assert last["done"]
+
+
 async def test_choices_say_which_they_are(house: House, client: Client) -> None:
     replies = await ask(house, client, {"prompt": "hello", "stream": True, "n": 2})
     for choice in (0, 1):
