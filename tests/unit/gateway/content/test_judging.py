@@ -1,14 +1,16 @@
 """The stage of a service: whatever becomes of a judgment, the choice ends."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from services.gateway.content.external import External
+from services.gateway.content.guards import ChoiceGuard
 from services.gateway.content.judging import JudgeStage
 from shared.config import ModeratorSettings
-from shared.errors import BatonError
+from shared.errors import BatonError, ModerationDown
 from shared.messages import Finish
 from shared.tasks import Tasks
 
@@ -50,3 +52,14 @@ async def test_a_judgment_that_fails_in_an_unforeseen_way_ends_the_choice(caplog
     assert tasks.failures == 1
     assert "no judgment of 1" in caplog.text
     assert await tasks.close() == []
+
+
+def test_a_judgment_that_fails_once_a_later_stage_has_ended_the_choice_fails_no_other_choice() -> None:
+    said: list[str] = []
+    relay = SimpleNamespace(end=lambda *_: said.append("choice ended"), close=lambda *_: said.append("call given up"))
+    guard = ChoiceGuard(Sink(), cast("Any", relay))
+    guard.watch(cast("Any", object()), cast("Any", SimpleNamespace(guard=None)))
+    guard.finish(Finish.CONTENT_FILTER)
+    guard.stop()
+    guard.fail(ModerationDown("the service is gone"))
+    assert said == ["choice ended"]
