@@ -84,11 +84,14 @@ class External:
             if now < self._again_at:
                 raise _Failed(f"not asked: it failed {self._failures} times in a row")
             self._again_at = now + PAUSE_S  # this question finds out; the others wait for its outcome
+        asked = False
         try:
             async with asyncio.timeout(self.settings.timeout_s), self._places:
+                asked = True
                 category = await self._post(texts)
         except TimeoutError:
-            self._count()
+            if asked:  # otherwise it is our crowd that is slow, and no reason to leave the service alone
+                self._count()
             raise _Failed(f"no answer in {self.settings.timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, _Failed) as error:
             self._count()
