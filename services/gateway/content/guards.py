@@ -77,7 +77,7 @@ class ChoiceGuard:
             self._relay.end(self._record, Finish.CONTENT_FILTER)
 
     def fail(self, error: BatonError) -> None:
-        """Give the whole call up, unless all that is shown of this choice is out already: then it was a later stage's."""
+        """Give the whole call up, unless a later stage has ended the choice already."""
         if self._call is not None and self._reason is None:
             self._relay.close(self._call, error)
 
