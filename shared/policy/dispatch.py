@@ -55,10 +55,6 @@ class Dispatcher:
         """Count the scenario's requests without a slot."""
         return len(self._book.waiting[scenario]) if scenario in self._book.waiting else 0
 
-    def waiting_of(self, scenario: str, tenant: str) -> int:
-        """Count a tenant's new requests without a slot."""
-        return self._book.waiting[scenario].of(tenant) if scenario in self._book.waiting else 0
-
     def next_deadline(self) -> float | None:
         """Say when a Tick is due at the latest; ask again after each event."""
         moments = (self._book.next_deadline(), self._scarcity.next_deadline(), self.view.next_deadline())
