@@ -11,7 +11,7 @@ from services.gateway.relay.calls import Call, open_call
 from services.gateway.relay.relay import Relay
 from shared.config import FleetSettings
 from shared.errors import Cancelled
-from shared.messages import Finish, Finished, Frame, Sampling, Stopping, pack_tokens
+from shared.messages import Failed, Finish, Finished, Frame, Sampling, Stopping, pack_tokens
 from shared.policy.dispatch import Dispatcher
 from shared.policy.placement import FleetView
 
@@ -63,7 +63,9 @@ async def test_a_client_that_is_cut_off_by_its_last_event_takes_no_other_stream_
         max_streams=9,
     )
     slow, other = opened(relay, "slow", slow=True), opened(relay, "other", slow=False)
-    ended = [Finished(call.records[0].stream, 0, Finish.STOP, 0, 2, 0) for call in (slow, other)]
+    ended: list[Finished | Failed] = [
+        Finished(call.records[0].stream, 0, Finish.STOP, 0, 2, 0) for call in (slow, other)
+    ]
     relay.records.take(Frame("d1", (1, 1), [], [], [], [], [], ended=ended))
     assert isinstance(slow.failure, Cancelled)
     assert other.ended.done()
