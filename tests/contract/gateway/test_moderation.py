@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -17,7 +16,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 
 from shared.config import ModeratorSettings
-from shared.errors import Code, ConfigError
+from shared.errors import Code
 from shared.nats_bus import NatsBus
 from tests.contract.gateway.house import House, failed, open_house
 from tests.contract.gateway.wire import HELLO
@@ -286,37 +285,3 @@ async def test_the_arguments_of_a_call_are_moderated_before_they_are_read(house:
         arguments = "".join(call.function.arguments or "" for call in calls if call.function)
         assert "bo" not in arguments
         assert chunks[-1].finish_reason == reason
-
-
-async def test_a_reload_of_the_configuration_takes_new_rules_or_refuses_them_whole(house: House) -> None:
-    moderation, files = house.gateway._moderation, house.files  # type: ignore[attr-defined]
-    config = moderation._config
-    (files / "new").write_text("gherkin\n")
-    settings = ModeratorSettings(words={"pickles": str(files / "new")})
-    gone = ModeratorSettings(words={"pickles": str(files / "none")})
-    with pytest.raises(ConfigError):
-        await moderation._prepare(replace(config, moderation={**config.moderation, "manners": gone}))
-    assert moderation._config is config
-    manners = moderation.rules["manners"]
-    apply = await moderation._prepare(replace(config, moderation={**config.moderation, "manners": settings}))
-    assert await moderation.search(manners, ["darn gherkin"]) == "rude"
-    apply()
-    assert moderation.rules["manners"] is manners
-    assert await moderation.search(manners, ["darn gherkin"]) == "pickles"
-    (await moderation._prepare(config))()
-    assert await moderation.search(manners, ["darn gherkin"]) == "rude"
-
-
-async def test_moderators_that_a_scenario_names_stay_until_the_scenario_changes(house: House) -> None:
-    moderation = house.gateway._moderation
-    config = moderation._config
-    rude = [{"role": "user", "content": "darn"}]
-    (await moderation._prepare(replace(config, moderation={})))()
-    async with AsyncOpenAI(base_url=f"{house.url}/v1", api_key="any", max_retries=0, timeout=10) as client:
-        await client.chat.completions.create(model="chat", messages=rude, max_tokens=2)  # type: ignore[arg-type]
-        with pytest.raises(openai.BadRequestError, match="weapons"):
-            await client.chat.completions.create(
-                model="chat", messages=[{"role": "user", "content": "a bomb"}], max_tokens=2
-            )
-    assert sorted(moderation.rules) == ["house", "later", "manners"]
-    (await moderation._prepare(config))()
