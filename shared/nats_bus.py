@@ -30,6 +30,7 @@ from shared.config import Nats
 from shared.errors import BatonError, DeadlineExceeded, LinkLost, NoCapacity, Overloaded
 from shared.messages import Value, decode
 from shared.nats_client import RepairedClient
+from shared.tasks import within
 from shared.telemetry import trace_headers
 
 T = TypeVar("T")
@@ -63,10 +64,7 @@ class NatsBus:
         bus = cls(settings, service, on_closed)
         user, password = settings.credentials_for(service)
         try:
-            async with asyncio.timeout(settings.connect_timeout_s):
-                await bus._connect(user, password)
-                await bus._nc.listen(f"{bus._replies}.*", bus._on_reply)
-                await bus._nc.flush()
+            await within(settings.connect_timeout_s, bus._connect(user, password))
         except (TimeoutError, OSError, NatsError) as error:
             bus._closing = True
             await bus._close_client()
@@ -97,6 +95,8 @@ class NatsBus:
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
         )
+        await self._nc.listen(f"{self._replies}.*", self._on_reply)
+        await self._nc.flush()
 
     @property
     def connected(self) -> bool:

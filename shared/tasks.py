@@ -21,6 +21,25 @@ AGAIN_S = 0.2
 log = logging.getLogger(__name__)
 
 
+async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; after so long, end it and raise TimeoutError.
+
+    For libraries that lose a cancellation (see `Tasks.close`): `asyncio.timeout` cancels once, and then waits for ever.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=AGAIN_S)
+        if not task.cancelled():
+            task.exception()  # raised above, or too late to matter
+
+
 class Tasks:
     """A bounded set of running tasks. An exception that leaves a task is logged, counted and told to `on_failure`."""
 

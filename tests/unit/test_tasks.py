@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from shared.errors import Draining, Overloaded
-from shared.tasks import Tasks
+from shared.tasks import Tasks, within
 
 
 async def test_close_cancels_and_awaits_every_task() -> None:
@@ -104,3 +104,30 @@ async def test_a_cancellation_that_gets_lost_is_repeated() -> None:
     await asyncio.sleep(0)
     assert await tasks.close(timeout_s=10) == []
     assert swallowed == 1
+
+
+async def test_work_that_loses_its_cancellation_ends_in_time_all_the_same() -> None:
+    lost = []
+
+    async def deaf() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                lost.append(1)
+                if len(lost) > 2:
+                    raise
+
+    with pytest.raises(TimeoutError):
+        await within(0.05, deaf())
+    assert len(lost) == 3
+
+
+async def test_work_that_is_in_time_gives_what_it_gives() -> None:
+    async def add(one: int, other: int) -> int:
+        await asyncio.sleep(0)
+        return one + other
+
+    assert await within(5, add(1, 2)) == 3
+    with pytest.raises(TypeError):
+        await within(5, add(1, "2"))  # type: ignore[arg-type]
