@@ -186,7 +186,8 @@ class Relay:
     async def _ask(self, call: Call, request: Request, instance: str) -> None:
         speak_of(request.request_id, call.journal.span)  # the task may have begun in that of another request
         event = await self._offers.ask(call.scenario.name, request, instance, call.journal.span)
-        if isinstance(event, OfferAccepted) and request.request_id in call.open:
+        record = call.open.get(request.request_id)
+        if isinstance(event, OfferAccepted) and record is not None and record.attempt == request.attempt:
             call.journal.accepted(request.attempt, instance)
             call.admit()
         self.handle(event)
