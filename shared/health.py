@@ -1,19 +1,14 @@
-"""The instance's own HTTP server: /healthz (alive), /readyz (a request would be served), /metrics.
+"""The instance's own HTTP server: /healthz (alive), /readyz (a request would be served), /metrics."""
 
-Listens on loopback unless configured otherwise: it has no authentication.
-"""
-
-import logging
 from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 
+from shared.pages import Pages
 from shared.telemetry import Telemetry
 
 PROMETHEUS_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-log = logging.getLogger(__name__)
 
 
 class HealthServer:
@@ -22,31 +17,21 @@ class HealthServer:
     def __init__(self, telemetry: Telemetry, why_not_ready: Callable[[], str]) -> None:
         self._telemetry = telemetry
         self._why_not_ready = why_not_ready
-        self._runner: web.AppRunner | None = None
-
-    async def open(self, host: str, port: int) -> str:
-        """Listen; return the base URL. Port 0 takes any free one. Raises OSError when the port is taken."""
-        app = web.Application()
-        app.add_routes(
+        self._pages = Pages(
             [
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
-        await site.start()
-        actual = self._runner.addresses[0][1]
-        shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{actual}"
+
+    async def open(self, host: str, port: int) -> str:
+        """Listen; return the base URL. Port 0 takes any free one. Raises OSError when the port is taken."""
+        return await self._pages.open(host, port)
 
     async def close(self) -> None:
         """Stop listening; idempotent."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._pages.close()
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="alive\n")

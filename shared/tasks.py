@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from shared.errors import Draining, Overloaded
@@ -38,6 +39,23 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
             await asyncio.wait({task}, timeout=AGAIN_S)
         if not task.cancelled():
             task.exception()  # raised above, or too late to matter
+
+
+async def unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; a cancellation is raised only after its end.
+
+    For short work that would leave something open if it were broken off.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # nobody waits for it any more
+        raise
 
 
 class Tasks:

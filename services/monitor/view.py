@@ -1,6 +1,6 @@
 """The monitor's face: a page for people at /, JSON at /status, metrics at /metrics. Read only, no build step.
 
-Listens on loopback unless configured otherwise: it has no authentication. Whatever it shows is escaped.
+Whatever it shows is escaped.
 """
 
 import base64
@@ -13,6 +13,7 @@ from aiohttp import web
 
 from shared.errors import LinkLost
 from shared.health import PROMETHEUS_TEXT
+from shared.pages import Pages
 from shared.report import InstanceEntry, Report, ScenarioEntry
 from shared.telemetry import Telemetry
 
@@ -31,24 +32,20 @@ class View:
         self._telemetry = telemetry
         self._report = report
         self._leading = leading
-        self._runner: web.AppRunner | None = None
+        self._pages = Pages(
+            [web.get("/", self._page), web.get("/status", self._status), web.get("/metrics", self._metrics)]
+        )
 
     async def open(self, host: str, port: int) -> None:
         """Listen. Raises LinkLost when the port cannot be had."""
-        app = web.Application()
-        app.add_routes([web.get("/", self._page), web.get("/status", self._status), web.get("/metrics", self._metrics)])
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            await self._pages.open(host, port)
         except OSError as error:
             raise LinkLost(f"cannot listen on {host}:{port} for the dashboard: {error.strerror}") from error
 
     async def close(self) -> None:
         """Stop listening; idempotent."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._pages.close()
 
     async def _page(self, _request: web.Request) -> web.Response:
         text = page(self._report(), self._instance, leading=self._leading())

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from shared.errors import Draining, Overloaded
-from shared.tasks import Tasks, within
+from shared.tasks import Tasks, unbroken, within
 
 
 async def test_close_cancels_and_awaits_every_task() -> None:
@@ -131,3 +131,38 @@ async def test_work_that_is_in_time_gives_what_it_gives() -> None:
     assert await within(5, add(1, 2)) == 3
     with pytest.raises(TypeError):
         await within(5, add(1, "2"))  # type: ignore[arg-type]
+
+
+async def test_unbroken_work_ends_before_its_cancellation_is_heard() -> None:
+    steps: list[str] = []
+
+    async def work() -> str:
+        for step in ("one", "two", "three"):
+            await asyncio.sleep(0)
+            steps.append(step)
+        return "done"
+
+    assert await unbroken(work()) == "done"
+    steps.clear()
+    task = asyncio.ensure_future(unbroken(work()))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["one", "two", "three"]
+
+
+async def test_unbroken_work_that_fails_says_so_unless_it_was_cancelled() -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await unbroken(fail())
+    task = asyncio.ensure_future(unbroken(fail()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -10,6 +10,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Final
 
 from aiohttp import StreamReader, web
@@ -120,12 +121,14 @@ class Door:
             self._turn_away(link, visit)
             return
         try:
-            _ = self._tasks.spawn(self._welcome(link, visit), name="welcome")
+            task = self._tasks.spawn(self._welcome(link, visit), name="welcome")
         except Unavailable:  # closing
-            visit.leave()
-            link.close()
+            _leave(link, visit)
+        else:
+            task.add_done_callback(partial(_leave_unless_made, link, visit))
 
-    async def _welcome(self, link: socket.socket, visit: Visit) -> None:
+    async def _welcome(self, link: socket.socket, visit: Visit) -> bool:
+        """Make a connection of it; whether that succeeded."""
         tls = self._terms.tls
         handshake_s = self._terms.settings.head_timeout_s if tls else None
         try:
@@ -139,12 +142,8 @@ class Door:
         except OSError as error:  # not TLS, an unknown certificate, too slow, gone
             self.crowd.counts.handshakes_failed += 1
             log.debug("a connection was not made", extra={"peer": visit.peer, "error": str(error)[:200]})
-            visit.leave()
-            link.close()
-        except BaseException:
-            visit.leave()
-            link.close()
-            raise
+            return False
+        return True
 
     def _turn_away(self, link: socket.socket, why: str) -> None:
         """Say why and close, without making it a connection."""
@@ -201,6 +200,17 @@ class Door:
     ) -> web.BaseRequest:
         most = self._terms.settings.max_body_bytes
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=most)
+
+
+def _leave(link: socket.socket, visit: Visit) -> None:
+    visit.leave()
+    link.close()
+
+
+def _leave_unless_made(link: socket.socket, visit: Visit, welcome: "asyncio.Task[bool]") -> None:
+    """Also where the task was cancelled before it began."""
+    if welcome.cancelled() or welcome.exception() is not None or not welcome.result():
+        _leave(link, visit)
 
 
 def _listener(family: int, address: tuple[str | int, ...], reuse_port: bool) -> socket.socket:  # noqa: FBT001
