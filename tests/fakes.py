@@ -1,6 +1,6 @@
 """Stand-ins that keep the real thing's promises: a bus in memory, a clock that only tests move, and builders.
 
-`tests/contract/test_bus.py` runs one suite over `MemoryBus` and the real bus.
+`tests/contract/bus` runs one suite over `MemoryBus` and the real bus.
 """
 
 import asyncio

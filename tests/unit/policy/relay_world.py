@@ -1,26 +1,17 @@
 """A gateway and its workers around one dispatcher, joined by a pipe that loses, repeats and reorders.
 
-Prefills use the real admission; a decode is a set of attempts. Nothing happens by itself: the test says which message
-moves, who works, who dies, how time passes. `check` holds after every step.
+Nothing happens by itself: the test says which message moves, who works, who dies, how time passes. `check` holds after
+every step. The workers and the pipe are in `relay_workers`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-from shared.errors import Code
-from shared.messages import Epoch, State, Status
-from shared.policy.admission import Admitted, PrefillAdmission
 from shared.policy.attempts import Phase
 from shared.policy.dispatch import Dispatcher
 from shared.policy.dispatch_events import (
     Action,
-    AttemptFailed,
     CancelledByClient,
     DispatchRules,
     Ended,
     Event,
-    FirstToken,
-    HandedOff,
     Offer,
     OfferAccepted,
     OfferRejected,
@@ -31,26 +22,11 @@ from shared.policy.dispatch_events import (
 )
 from shared.policy.placement import FleetView
 from shared.policy.shares import Shares
-from shared.policy.world import PulseSeen, StatusSeen, Tick
-from tests.unit.policy.builders import arrived, mapped, status
+from shared.policy.world import PulseSeen, Tick
+from tests.unit.policy.builders import arrived
+from tests.unit.policy.relay_workers import DECODES, PREFILLS, Key, RelayWorkers
 
-SLOTS = 2
 RULES = DispatchRules(max_waiting=3, max_open=12, attempts=3, preemptions=4, grace_s=3.0, replay_grace_s=20.0)
-PREFILLS = ("p1", "p2", "p3")
-DECODES = ("d1", "d2")
-Key = tuple[str, int]
-
-
-@dataclass
-class Worker:
-    """One incarnation of a prefill or decode."""
-
-    name: str
-    epoch: Epoch
-    number: int = 0
-    admission: PrefillAdmission = field(default_factory=lambda: PrefillAdmission(SLOTS, 100))
-    held: dict[Key, None] = field(default_factory=dict)
-    draining: bool = False
 
 
 def check_shares(shares: Shares) -> None:
@@ -65,17 +41,13 @@ def check_shares(shares: Shares) -> None:
     assert list(shares._held) == sorted(shares._shares.values(), key=lambda share: share.held)
 
 
-class RelayWorld:
+class RelayWorld(RelayWorkers):
     """Everything but the dispatcher is honest and simple; only the pipe is bad."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        super().__init__()
         self.dispatcher = Dispatcher(FleetView(), RULES)
-        self.pipe: list[Callable[[], None]] = []
-        self.workers: dict[str, Worker] = {}
         self.unanswered: dict[Key, str] = {}
-        self.epochs = 0
-        self.version = 0
         self.submitted = 0
         self.ended: dict[str, str] = {}
         self.attempts: dict[str, int] = {}  # highest offered
@@ -157,96 +129,6 @@ class RelayWorld:
         if isinstance(event, OfferRejected) and self.live.get(event.request_id) == event.attempt:
             del self.live[event.request_id]
         self.feed(event)
-
-    # ---- the pipe
-
-    def send(self, message: Callable[[], None]) -> None:
-        self.pipe.append(message)
-
-    def deliver(self, index: int) -> None:
-        self.pipe.pop(index % len(self.pipe))()
-
-    def deliver_all(self) -> None:
-        while self.pipe:
-            self.deliver(0)
-
-    # ---- the workers
-
-    def start(self, name: str) -> None:
-        self.epochs += 1
-        self.workers[name] = Worker(name, (1, self.epochs))
-
-    def announce(self) -> None:
-        """The monitor's map of whoever lives."""
-        self.version += 1
-        listed = [name for name, worker in self.workers.items() if not worker.draining]
-        epochs = {name: self.workers[name].epoch for name in listed}
-        event = mapped(*listed, version=self.version, epochs=epochs)
-        self.send(lambda: self.feed(event))
-        for name in self.workers:
-            self.beat(name)
-
-    def beat(self, name: str) -> None:
-        worker = self.workers[name]
-        worker.number += 1
-        free = worker.admission.free if name in PREFILLS else 9
-        state = State.DRAINING if worker.draining else State.READY
-        said: Status = status(
-            name, free=free, slots=max(SLOTS, free), epoch=worker.epoch, number=worker.number, state=state
-        )
-        self.send(lambda: self.feed_status(said))
-
-    def feed_status(self, said: Status) -> None:
-        self.feed(StatusSeen(said))
-
-    def hear_offer(self, instance: str, name: str, attempt: int) -> None:
-        worker = self.workers.get(instance)
-        if worker is None:
-            return
-        verdict = worker.admission.offer(name, attempt, kv_bytes=1, deadline=self.now + 1, now=self.now)
-        if isinstance(verdict, Admitted):
-            for older in verdict.supersedes:
-                self.free(worker, (name, older))
-            worker.held[name, attempt] = None
-            self.send(lambda: self.hear_answer(OfferAccepted(name, attempt, instance)))
-        else:
-            refused = OfferRejected(name, attempt, instance, verdict.code, verdict.message, verdict.retryable)
-            self.send(lambda: self.hear_answer(refused))
-
-    def hear_cancel(self, instance: str, name: str, attempt: int) -> None:
-        worker = self.workers.get(instance)
-        if worker is not None:
-            for key in worker.admission.cancel(name, attempt):
-                self.free(worker, key)
-            for key in [key for key in worker.held if key[0] == name and key[1] <= attempt]:
-                self.free(worker, key)
-
-    def free(self, worker: Worker, key: Key) -> None:
-        worker.held.pop(key, None)
-        worker.admission.left(*key)
-        self.beat(worker.name)
-
-    def work(self, name: str, *, fails: Code | None = None, decode: str = "d1") -> None:
-        """The worker finishes the oldest attempt it holds, well or badly."""
-        worker = self.workers[name]
-        if not worker.held:
-            return
-        key = next(iter(worker.held))
-        self.free(worker, key)
-        if fails is not None:
-            self.send(lambda: self.feed_failure(AttemptFailed(*key, fails, "by chance")))
-        elif name in DECODES or decode not in self.workers:
-            self.send(lambda: self.hear_ending(*key))
-        else:
-            self.send(lambda: self.feed(FirstToken(*key)))
-            self.send(lambda: self.feed(HandedOff(*key, decode)))
-            self.workers[decode].held[key] = None
-
-    def feed_failure(self, event: AttemptFailed) -> None:
-        self.feed(event)
-
-    def kill(self, name: str) -> None:
-        del self.workers[name]
 
     def advance(self, seconds: float) -> None:
         """Let time pass; whoever lives is heard, so silence means something."""
