@@ -13,13 +13,15 @@ from typing import Any, Final, TypeVar
 
 from services.commands.access import Access
 from services.commands.inspection import inspect
-from shared.errors import BadRequest, DeadlineExceeded
+from shared.errors import BadRequest, DeadlineExceeded, LinkLost
 from shared.messages import Role, State
 from shared.tenancy.api_key import ID_FORM, ApiKey, make, split
 from shared.tenancy.register import Register, not_older, open_register
 
 HEARD_S: Final = 20.0
 """For every gateway to hear of a change; they listen for it all the time."""
+LONGEST_SHOWN: Final = len("bt-") + 12
+"""What is longer may hold a part of a secret."""
 LONGEST_S: Final = 3650 * 86_400
 _SPAN: Final = re.compile(r"^(\d{1,9})([smhdw])\Z")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -49,17 +51,35 @@ def create(
             await _refuse_second(register, tenant, name)
         entry = await register.create(kept, _who())
         if wait:
-            await _heard(access, register, entry)
+            try:
+                await _heard(access, register, entry)
+            except (DeadlineExceeded, LinkLost) as error:
+                raise type(error)(f"{error} {await _withdrawn(register, kept.id)}") from error
+            except BaseException:  # Ctrl-C
+                await _withdrawn(register, kept.id)
+                raise
 
     _with_register(access, work)
     return kept, key
 
 
+async def _withdrawn(register: Register, key_id: str) -> str:
+    """Revoke a key that nobody was shown, so that the command may be run again; say what became of it."""
+    try:
+        await register.revoke(key_id, _who())
+    except LinkLost:
+        return f"Key {key_id} was made and shown to nobody; revoke it."
+    return f"The new key {key_id} was revoked, since nobody was shown it."
+
+
 def unknown_scenarios(access: Access, scenarios: list[str]) -> list[str]:
-    """Name those of these scenarios that the cluster does not serve now."""
+    """Name those of these scenarios that the cluster does not serve now; none where that cannot be told."""
     if not scenarios:
         return []
-    served = {one["name"] for one in inspect(access)["scenarios"]}
+    try:
+        served = {one["name"] for one in inspect(access)["scenarios"]}
+    except LinkLost:
+        return []  # it is said beside a key that was made, and which must be shown
     return [name for name in scenarios if name not in served]
 
 
@@ -68,7 +88,8 @@ def revoke(access: Access, given: str, *, wait: bool) -> str:
     parts = split(given)
     key_id = parts[0] if parts else given
     if not ID_FORM.match(key_id):
-        raise BadRequest(f"{given[:40]!r} is no id of a key; `baton keys list` shows the ids.")
+        shown = repr(given) if len(given) <= LONGEST_SHOWN else "This"  # it may be a key with a slip in it
+        raise BadRequest(f"{shown} is no id of a key; `baton keys list` shows the ids.")
 
     async def work(register: Register) -> str:
         entry = await register.revoke(key_id, _who())

@@ -5,12 +5,12 @@ Owns the bound on requests in flight, checked before anything is parsed. Knows n
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Tracer
 
-from services.gateway.access.caller import Caller
+from services.gateway.access.caller import Caller, Grant
 from services.gateway.access.gate import Gate
 from services.gateway.answers.calling import CallingAnswer
 from services.gateway.answers.counted import CountedAnswer
@@ -93,6 +93,10 @@ class Desk:
             raise Forbidden(f"this key may not use '{scenario.name}'")
         return scenario
 
+    def counted(self, caller: Caller, scenario: str = "") -> AbstractAsyncContextManager[Grant]:
+        """Count what is answered here, without any worker, as one request of its tenant. Raises LimitReached."""
+        return self._gate.counted(caller, scenario)
+
     async def open(
         self,
         caller: Caller,
@@ -117,6 +121,7 @@ class Desk:
                 )
         journal = self._journal(asked, scenario, call_id, context)
         try:
+            self._gate.check(caller, scenario.name)
             plans = await plan(asked, scenario.prompter)
             prompt, new = sizes_of(plans)
             grant = await self._gate.admit(

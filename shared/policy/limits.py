@@ -37,7 +37,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one request takes: itself, the tokens it may use at most, and its choices."""
+    """What one request takes: itself, the tokens it may use at most, and its choices. What is 0 is not limited."""
 
     tokens: int
     streams: int = 1
@@ -66,6 +66,18 @@ def drained(level: int, per_minute: int, elapsed_us: int) -> int:
     return max(0, level - max(0, elapsed_us) * per_minute)
 
 
+def rescaled(level: int, was: int, per_minute: int) -> int:
+    """Return the level of a bucket whose limit was changed: as full as before, what stands beyond it unchanged.
+
+    Rounded up. Gateways that hear of the change one after the other so disagree about nothing but the size.
+    """
+    if not was or not per_minute:
+        return level
+    within = min(level, was * MINUTE)
+    whole, rest = divmod(within, was)  # apart, so that Lua's numbers hold the products too
+    return whole * per_minute - (-rest * per_minute // was) + level - within
+
+
 def shortage(limits: Limits, levels: Levels, need: Need) -> Shortage | None:
     """Say what a request lacks, the worst of it first; None: it fits."""
     rates = (
@@ -81,11 +93,11 @@ def shortage(limits: Limits, levels: Levels, need: Need) -> Shortage | None:
     waits = [
         Shortage(limit, -(-(level + asked * MINUTE - most * MINUTE) // most))
         for limit, most, level, asked in rates
-        if most and level + asked * MINUTE > most * MINUTE
+        if most and asked and level + asked * MINUTE > most * MINUTE
     ]
     if waits:
         return max(waits, key=lambda short: short.wait_us)
-    if limits.streams and levels.streams + need.streams > limits.streams:
+    if limits.streams and need.streams and levels.streams + need.streams > limits.streams:
         return Shortage(Limit.STREAMS, 0)
     return None
 
@@ -103,12 +115,13 @@ def reset_us(level: int, per_minute: int) -> int:
 class Account:
     """One tenant's buckets in one process: what a gateway counts by while Redis does not answer."""
 
-    __slots__ = ("_at", "_requests", "_tokens")
+    __slots__ = ("_at", "_limits", "_requests", "_tokens")
 
-    def __init__(self, levels: Levels | None = None, now_us: int = 0) -> None:
+    def __init__(self, levels: Levels | None = None, now_us: int = 0, limits: Limits | None = None) -> None:
         self._requests = levels.requests if levels else 0
         self._tokens = levels.tokens if levels else 0
         self._at = now_us
+        self._limits = limits or Limits()  # that the levels were counted by
 
     def admit(self, limits: Limits, need: Need, open_streams: int, now_us: int) -> tuple[bool, Levels]:
         """Take a request's share if all of it fits, else nothing. Returns the levels after that."""
@@ -122,6 +135,16 @@ class Account:
             self._tokens += need.tokens * MINUTE
         return True, Levels(self._requests, self._tokens, open_streams + need.streams)
 
+    def requests_left(self, limits: Limits, now_us: int) -> tuple[Shortage | None, Levels]:
+        """Say whether one request more lacks room, as far as is known here, and the levels.
+
+        Requests are never given back and others only add to them, so a shortage here is one everywhere. Of tokens and
+        streams that cannot be said.
+        """
+        self._drain(limits, now_us)
+        levels = Levels(self._requests, self._tokens)
+        return shortage(Limits(requests=limits.requests), levels, Need(0, 0)), levels
+
     def settle(self, limits: Limits, unused_tokens: int, now_us: int) -> None:
         """Give back what was taken and not used; a negative number takes what was used beyond."""
         self._drain(limits, now_us)
@@ -130,5 +153,10 @@ class Account:
 
     def _drain(self, limits: Limits, now_us: int) -> None:
         elapsed, self._at = now_us - self._at, now_us
+        was = self._limits
+        if was != limits:
+            self._limits = Limits(limits.requests or was.requests, limits.tokens or was.tokens, limits.streams)
+            self._requests = rescaled(self._requests, was.requests, limits.requests)
+            self._tokens = rescaled(self._tokens, was.tokens, limits.tokens)
         self._requests = drained(self._requests, limits.requests, elapsed)
         self._tokens = drained(self._tokens, limits.tokens, elapsed)

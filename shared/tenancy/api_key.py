@@ -37,7 +37,7 @@ class ApiKey:
 
     def opens(self, digest: str) -> bool:
         """Whether a secret's digest is this key's. Takes the same time for every wrong one."""
-        return hmac.compare_digest(self.digest, digest)
+        return hmac.compare_digest(self.digest.encode(), digest.encode())
 
     def state(self, now: float) -> str:
         """Say what it is worth: active, revoked or expired."""

@@ -4,9 +4,10 @@ Owns the logger `baton.audit`, the file it may go to, and the bound on lines tha
 """
 
 import logging
+import os
 import time
+from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
-from pathlib import Path
 from typing import Final
 
 from shared.errors import ConfigError
@@ -26,8 +27,7 @@ class Lines:
     def open_file(self, path: str, **identity: str) -> None:
         """Send the lines to a file, one JSON object each, and nowhere else. Raises ConfigError."""
         try:
-            Path(path).touch(mode=0o600)
-            handler = WatchedFileHandler(path, encoding="utf-8")
+            handler = _OwnersFile(path, encoding="utf-8")
         except OSError as error:
             raise ConfigError([f"gateway.audit_file: {path} cannot be written ({error.strerror})"]) from error
         handler.setFormatter(JsonLines(identity))
@@ -43,6 +43,13 @@ class Lines:
             log.propagate = True
             self._handler.close()
             self._handler = None
+
+
+class _OwnersFile(WatchedFileHandler):
+    """A file that only its owner may read, whoever rotates it."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding="utf-8", opener=_for_its_owner)
 
 
 class Strangers:
@@ -64,6 +71,10 @@ class Strangers:
         self._lines += 1
         more, self._silent = ({"unlogged": self._silent} if self._silent else {}), 0
         note("credential.refused", reason=reason, **fields, **more)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def note(event: str, **fields: object) -> None:

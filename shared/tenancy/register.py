@@ -78,16 +78,16 @@ class Register:
 
     async def all(self) -> list[ApiKey]:
         """Read every key, the oldest first."""
-        found = []
+        found: dict[str, ApiKey] = {}  # Redis may name one twice
         start = len(keys.api_key(""))
         try:
             async for name in self._client.scan_iter(match=keys.api_key("*"), count=1000):
                 key = await self.find(name.decode()[start:])
                 if key is not None:
-                    found.append(key)
+                    found[key.id] = key
         except (RedisError, OSError, TimeoutError) as error:
             raise _lost(error) from error
-        return sorted(found, key=lambda key: (key.created, key.id))
+        return sorted(found.values(), key=lambda key: (key.created, key.id))
 
     async def last(self) -> str:
         """Name the newest entry of the stream; empty where no key was ever made."""

@@ -33,7 +33,7 @@ class Grant:
     scenario: str = ""
     limits: Limits | None = None  # it is held against; None: the tenant has none
     id: str = ""
-    streams: int = 1
+    streams: int = 1  # 0: it holds nothing; that it was made is all that counts
     tokens: int = 0  # set aside
     local: bool = False  # taken while Redis did not answer
     settled: bool = False

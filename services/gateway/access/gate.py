@@ -6,7 +6,8 @@ but its size.
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Final
 
@@ -18,9 +19,9 @@ from services.gateway.access.rules import Rules
 from services.gateway.access.scripts import sha
 from services.gateway.access.tokens import Tokens, looks_like_one
 from shared.config import DEFAULT_TENANT, Config
-from shared.errors import BatonError, LimitReached, Unauthorised
+from shared.errors import BatonError, Cancelled, LimitReached, Unauthorised
 from shared.instance import Instance
-from shared.policy.limits import Need
+from shared.policy.limits import Limits, Need
 from shared.reloading import Apply
 from shared.tasks import AGAIN_S
 from shared.tenancy import audit
@@ -88,6 +89,13 @@ class Gate:
             return rules.caller(who.tenant, who.id, who.scenarios)
         return None
 
+    def check(self, caller: Caller, scenario: str) -> None:
+        """Turn away who is certainly over its limit of requests, before any work is done. Raises LimitReached."""
+        limits = self.rules.limits(caller.tenant)
+        if limits is not None and limits.requests:
+            with self._told(caller, scenario):
+                self.ledger.check(caller.tenant, limits)
+
     async def admit(
         self,
         caller: Caller,
@@ -109,8 +117,35 @@ class Gate:
             room = max(1, limits.tokens - prompt_tokens) if limits.tokens else new_tokens
             new_tokens = min(new_tokens, choices * self.rules.tenant(caller.tenant).answer_tokens, room)
         need = Need(prompt_tokens + new_tokens, choices if limits.streams else 1)
+        return await self._share(caller, scenario, limits, need)
+
+    def counted(self, caller: Caller, scenario: str) -> AbstractAsyncContextManager[Grant]:
+        """Count what generates nothing as one request, without tokens or a stream. Raises LimitReached."""
+        limits, grant = self.rules.limits(caller.tenant), Grant(caller, {}, scenario)
+        if limits is None and not caller.key_id:  # nothing to count and nothing to write down
+            return nullcontext(grant)
+        return self._counted(grant, limits)
+
+    @asynccontextmanager
+    async def _counted(self, grant: Grant, limits: Limits | None) -> AsyncIterator[Grant]:
+        if limits is not None:
+            grant = await self._share(grant.caller, grant.scenario, limits, Need(0, 0))
         try:
+            yield grant
+        except BaseException as error:
+            self.settle(grant, 0, 0, _ending(error))
+            raise
+        self.settle(grant, 0, 0)
+
+    async def _share(self, caller: Caller, scenario: str, limits: Limits, need: Need) -> Grant:
+        with self._told(caller, scenario):
             return await self.ledger.admit(caller, scenario, limits, need)
+
+    @contextmanager
+    def _told(self, caller: Caller, scenario: str) -> Iterator[None]:
+        """Write down that a limit turned a caller away."""
+        try:
+            yield
         except LimitReached as error:
             self._strangers.note(str(error.code), key=caller.key_id, tenant=caller.tenant, scenario=scenario)
             raise
@@ -148,6 +183,12 @@ class Gate:
         self.rules = rules
 
 
+def _ending(error: BaseException) -> BatonError:
+    if isinstance(error, BatonError):
+        return error
+    return Cancelled() if isinstance(error, asyncio.CancelledError) else BatonError()
+
+
 async def _end(tasks: "list[asyncio.Task[None]]") -> None:
     """Cancel, again where the Redis client swallowed it (see Tasks.close), and wait within a bound."""
     waiting, give_up = set(tasks), time.monotonic() + END_S
@@ -167,6 +208,7 @@ async def open_gate(instance: Instance, stack: AsyncExitStack) -> Gate:
         stack.callback(lines.close)
     if gate.tokens is not None:
         stack.push_async_callback(gate.tokens.close)
+        gate.tokens.keys.prepare()
     stack.push_async_callback(gate.line.close)
     stack.push_async_callback(gate.keyring.close)
     gate.line.on_up = gate.ledger.catch_up

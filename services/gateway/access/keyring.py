@@ -30,7 +30,8 @@ FRESH_S: Final = 60.0
 """A key is read again after so long, should a change of it have been made past the register."""
 UNKNOWN_S: Final = 5.0
 """For so long an id that is no key is not looked up again."""
-LISTEN_MS: Final = 500
+LISTEN_MS: Final = 2000
+"""A change is heard at once. So often it is looked whether Redis is still the one that was listened to."""
 RETRY_S: Final = 0.25
 USED_S: Final = 60.0
 """How exactly it is kept when a key was last used."""

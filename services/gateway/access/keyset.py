@@ -23,11 +23,13 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from shared.config import JwtSettings
-from shared.errors import ConfigError
+from shared.errors import ConfigError, LinkLost
 
 LARGEST: Final = 1 << 20
 MOST_KEYS: Final = 256
 LEAST_RSA_BITS: Final = 2048
+MOST_WAITING: Final = 64
+"""Requests that a fetch holds up at a time; anybody can cause them, and each holds a place in the gateway."""
 BETWEEN_FETCHES_S: Final = 5.0
 """However many unknown key ids are seen."""
 _OK: Final = 200
@@ -56,6 +58,7 @@ class Keyset:
         self._tried_at = float("-inf")
         self._fetched_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
+        self._waiting = 0  # for it
         if settings.key_file:
             self._keys = read_file(settings.key_file)
 
@@ -65,7 +68,10 @@ class Keyset:
         return not self._keys
 
     async def find(self, key_id: str, algorithm: str) -> list[VerifyingKey]:
-        """Return the keys that a token may have been signed with. Asks the provider when the id is new."""
+        """Return the keys that a token may have been signed with. Asks the provider when the id is new.
+
+        Raises LinkLost when too many wait for its answer already.
+        """
         found = self._match(key_id, algorithm)
         if not self._settings.jwks_url:
             return found
@@ -75,6 +81,11 @@ class Keyset:
         if time.monotonic() - self._fetched_at > self._settings.refresh_s:
             self._begin()  # beside the requests: what is known goes on meanwhile
         return found
+
+    def prepare(self) -> None:
+        """Begin to fetch the keys, so that the first tokens find them."""
+        if self._settings.jwks_url:
+            self._begin()
 
     async def close(self) -> None:
         """End a fetch that still runs."""
@@ -91,8 +102,15 @@ class Keyset:
 
     async def _refresh(self) -> None:
         fetching = self._begin()
-        if fetching is not None:
+        if fetching is None:
+            return
+        if self._waiting >= MOST_WAITING:
+            raise LinkLost("the identity provider's keys are being fetched; try again in a moment")
+        self._waiting += 1
+        try:
             await asyncio.shield(fetching)
+        finally:
+            self._waiting -= 1
 
     def _begin(self) -> "asyncio.Task[None] | None":
         """Join the fetch that runs, or start one unless the last try was a moment ago."""
@@ -150,13 +168,14 @@ def read_jwks(document: Any) -> list[VerifyingKey]:  # noqa: ANN401  whatever JS
             or entry.get("kty") not in ("RSA", "EC", "OKP")  # no set: it may be a list
         ):
             continue
+        name, algorithm = str(entry.get("kid") or ""), str(entry.get("alg") or "")
         try:
-            key = PyJWK(entry, None if "alg" in entry else _guess(entry)).key
+            key = PyJWK(entry, algorithm or _guess(entry)).key
         except (PyJWTError, ValueError, TypeError, KeyError) as error:
-            log.info("a key of the JWKS is passed over", extra={"kid": str(entry.get("kid"))[:64], "error": str(error)})
+            log.info("a key of the JWKS is passed over", extra={"kid": name[:64], "error": str(error)})
             continue
         if usable(key):
-            found.append(VerifyingKey(str(entry.get("kid", "")), str(entry.get("alg", "")), key))
+            found.append(VerifyingKey(name, algorithm, key))
     return found
 
 

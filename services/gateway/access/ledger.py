@@ -25,6 +25,8 @@ RENEW_S: Final = 3.0
 RENEWED_AT_ONCE: Final = 1000
 KNOWN: Final = 10_000
 """Tenants whose last levels are remembered, for when Redis goes away."""
+SURE_US: Final = 2_000
+"""By how much our clock and Redis' may part between two answers of it."""
 _ADMIT: Final = sha(ADMIT)
 _SETTLE: Final = sha(SETTLE)
 _RENEW: Final = sha(RENEW)
@@ -49,14 +51,24 @@ class Ledger:
         self.counts = Counts()
         self._line = line
         self._prefix = f"{gateway}:{time.time_ns():x}"
-        self._numbers = itertools.count()
+        self._numbers = itertools.count()  # of what may stand in Redis; none is used again
         self._open: dict[str, dict[str, Grant]] = {}  # by tenant and id
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._owed: deque[tuple[float, Command]] = deque()
 
+    def check(self, tenant: str, limits: Limits) -> None:
+        """Refuse what `admit` would certainly refuse, without asking Redis. Raises LimitReached."""
+        account = self._accounts.get(tenant)
+        if account is None:
+            return
+        short, levels = account.requests_left(limits, _now_us())
+        if short is not None and short.wait_us > SURE_US:
+            self.counts.refused += 1
+            raise refusal(tenant, limits, levels, Need(0, 0), short)
+
     async def admit(self, caller: Caller, scenario: str, limits: Limits, need: Need) -> Grant:
         """Take a request's share of every limit, or nothing. Raises LimitReached, NeverFits."""
-        grant = Grant(caller, {}, scenario, limits, f"{self._prefix}:{next(self._numbers)}", need.streams, need.tokens)
+        grant = Grant(caller, {}, scenario, limits, self._name(), need.streams, need.tokens)
         fits, levels = await self._take(grant, need)
         if not fits:
             self.counts.refused += 1
@@ -64,7 +76,8 @@ class Ledger:
             raise refusal(caller.tenant, limits, levels, need, short)
         self.counts.admitted += 1
         grant.headers = rate_headers(limits, levels)
-        self._open.setdefault(caller.tenant, {})[grant.id] = grant
+        if grant.streams:
+            self._open.setdefault(caller.tenant, {})[grant.id] = grant
         return grant
 
     def settle(self, grant: Grant, used_tokens: int) -> None:
@@ -73,15 +86,16 @@ class Ledger:
         if limits is None or grant.settled:
             return
         grant.settled = True
+        if not grant.streams:
+            return
         tenant = grant.caller.tenant
         mine = self._open.get(tenant, {})
         mine.pop(grant.id, None)
         if not mine:
             self._open.pop(tenant, None)
         unused = grant.tokens - used_tokens
-        if grant.local:
-            self._account(tenant).settle(limits, unused, _now_us())
-        else:
+        self._account(tenant).settle(limits, unused, _now_us())  # until Redis says how it is, or while it is away
+        if not grant.local:
             self._give_back(_settlement(grant, limits, unused))
 
     async def run(self) -> None:
@@ -100,27 +114,40 @@ class Ledger:
                 self.counts.lapsed += 1
         self._renew()
 
+    def _name(self) -> str:
+        return f"{self._prefix}:{next(self._numbers)}"
+
     # ---- one request -------------------------------------------------------------------------------------------------
 
     async def _take(self, grant: Grant, need: Need) -> tuple[bool, Levels]:
         tenant, limits = grant.caller.tenant, grant.limits or Limits()
         if not self._line.down:
+            asked_us = _now_us()
             names = (keys.tenant_rates(tenant), keys.tenant_streams(tenant))
             amounts = (need.streams, need.tokens, limits.requests, limits.tokens, limits.streams, _LAPSE_US)
             try:
-                taken, requests, tokens, streams = await self._line.ask(
-                    "EVALSHA", _ADMIT, 2, *names, grant.id, *amounts
-                )
+                reply = self._line.send("EVALSHA", _ADMIT, 2, *names, grant.id, *amounts)
+            except BatonError:
+                return self._take_alone(grant, limits, need)
+            try:
+                taken, requests, tokens, streams = await reply
             except BaseException as error:
-                self._give_back(_settlement(grant, limits, need.tokens))  # it may have been taken
+                if grant.streams:
+                    self._give_back(_settlement(grant, limits, need.tokens))  # it may have been taken
                 if not isinstance(error, BatonError):
                     raise
             else:
                 levels = Levels(requests, tokens, streams)
-                self._remember(tenant, levels)
+                self._remember(
+                    tenant, levels, asked_us, limits
+                )  # the level was taken later: rather too low than too high
                 return bool(taken), levels
+        return self._take_alone(grant, limits, need)
+
+    def _take_alone(self, grant: Grant, limits: Limits, need: Need) -> tuple[bool, Levels]:
         self.counts.local += 1
-        grant.local = True
+        # under a name of its own: what gives the other one back may be sent again when this one stands in Redis
+        grant.id, grant.local, tenant = self._name(), True, grant.caller.tenant
         held = sum(one.streams for one in self._open.get(tenant, {}).values())
         return self._account(tenant).admit(limits, need, held, _now_us())
 
@@ -147,9 +174,6 @@ class Ledger:
         if self._line.down:
             return
         for tenant, grants in self._open.items():
-            for grant in grants.values():
-                if grant.local:
-                    grant.local, grant.tokens = False, 0  # nothing was set aside there: it is charged at the end
             entries = [f"{grant.id}:{choice}" for grant in grants.values() for choice in range(grant.streams)]
             for start in range(0, len(entries), RENEWED_AT_ONCE):
                 some = entries[start : start + RENEWED_AT_ONCE]
@@ -157,18 +181,21 @@ class Ledger:
                     _ = self._line.send("EVALSHA", _RENEW, 1, keys.tenant_streams(tenant), _LAPSE_US, *some)
                 except BatonError:
                     return  # the line looks for Redis itself; the next round renews
+            for grant in grants.values():
+                if grant.local:
+                    grant.local, grant.tokens = False, 0  # nothing was set aside there: it is charged at the end
 
     # ---- alone -------------------------------------------------------------------------------------------------------
 
-    def _remember(self, tenant: str, levels: Levels) -> None:
-        self._accounts[tenant] = Account(levels, _now_us())
+    def _remember(self, tenant: str, levels: Levels, at_us: int, limits: Limits | None = None) -> None:
+        self._accounts[tenant] = Account(levels, at_us, limits)
         self._accounts.move_to_end(tenant)
         if len(self._accounts) > KNOWN:
             self._accounts.popitem(last=False)
 
     def _account(self, tenant: str) -> Account:
         if tenant not in self._accounts:
-            self._remember(tenant, Levels())
+            self._remember(tenant, Levels(), _now_us())
         return self._accounts[tenant]
 
 

@@ -25,11 +25,17 @@ LONGEST: Final = 16_384
 """Commands that wait to be sent; beyond it they are refused."""
 PATIENCE_S: Final = 0.5
 """A request waits no longer for one answer of Redis."""
+ANSWERS_S: Final = 1.0
+"""Nor does any of those sent together, for all answers before its own."""
+IDLE_S: Final = 5.0
+"""A line without work for so long asks Redis something of its own, so that no request finds it cut."""
 RETRY_S: Final = 0.5
 FLUSH_S: Final = 1.0
 
 log = logging.getLogger(__name__)
 Command = tuple[str | int | bytes, ...]
+Question = tuple[Command, "asyncio.Future[Any]"]
+"""A command and where its reply goes."""
 
 
 @dataclass(slots=True)
@@ -55,7 +61,7 @@ class Line:
         )
         self._connection = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         self._scripts = scripts
-        self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._waiting: list[Question] = []
         self._due = asyncio.Event()
 
     async def ask(self, *command: str | int | bytes) -> Any:  # noqa: ANN401  a reply
@@ -76,7 +82,7 @@ class Line:
     async def run(self) -> None:
         """Send what is given, for ever."""
         while True:
-            await self._due.wait()
+            await self._work()
             self._due.clear()
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
@@ -87,6 +93,14 @@ class Line:
                 except BaseException:
                     self._fail(batch, "this gateway is stopping")
                     raise
+
+    async def _work(self) -> None:
+        """Wait until there is something to send."""
+        try:
+            async with asyncio.timeout(IDLE_S):
+                await self._due.wait()
+        except TimeoutError:
+            _ = self.send("PING")
 
     async def flushed(self, timeout_s: float = FLUSH_S) -> None:
         """Return once everything given before is answered, or after so long."""
@@ -103,7 +117,7 @@ class Line:
         await self._connection.disconnect(nowait=True)
         await self._client.aclose()
 
-    async def _exchange(self, batch: list[tuple[Command, "asyncio.Future[Any]"]]) -> None:
+    async def _exchange(self, batch: list[Question]) -> None:
         connection = self._connection
         if not connection.is_connected:
             await connection.connect()
@@ -112,7 +126,16 @@ class Line:
         self.counts.commands += len(batch)
         packed = b"".join([pack(command) for command, _ in batch])
         await connection.send_packed_command([packed], check_health=False)
-        forgotten = []
+        async with asyncio.timeout(ANSWERS_S):
+            forgotten = await self._answers_to(batch)
+        if forgotten:
+            await self._load()
+            self._waiting[:0] = forgotten
+
+    async def _answers_to(self, batch: list[Question]) -> list[Question]:
+        """Give everybody their answer; returns what Redis has not done, since it forgot the script."""
+        connection = self._connection
+        forgotten: list[Question] = []
         for command, reply in batch:
             try:
                 answer = await connection.read_response()
@@ -125,16 +148,14 @@ class Line:
             else:
                 if not reply.done():
                     reply.set_result(answer)
-        if forgotten:
-            await self._load()
-            self._waiting[:0] = forgotten
+        return forgotten
 
     async def _load(self) -> None:
         for script in self._scripts:
             await self._connection.send_command("SCRIPT", "LOAD", script)
             await self._connection.read_response()
 
-    async def _lost(self, batch: list[tuple[Command, "asyncio.Future[Any]"]], error: BaseException) -> None:
+    async def _lost(self, batch: list[Question], error: BaseException) -> None:
         """Refuse everything until Redis answers again."""
         self.down = True
         self.counts.outages += 1
@@ -158,7 +179,7 @@ class Line:
             return False
         return True
 
-    def _fail(self, batch: list[tuple[Command, "asyncio.Future[Any]"]], why: str) -> None:
+    def _fail(self, batch: list[Question], why: str) -> None:
         for _, reply in batch:
             self.counts.failed += 1
             _refuse(reply, LinkLost(f"Redis does not answer: {why}"))

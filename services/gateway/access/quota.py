@@ -5,7 +5,7 @@ from typing import Final
 from shared.errors import LimitReached, NeverFits
 from shared.policy.limits import Levels, Limit, Limits, Need, Shortage, remaining, reset_us
 
-STREAM_RETRY_S: Final = 1.0
+STREAM_RETRY_US: Final = 1_000_000
 """Nobody knows when one of the tenant's streams will end."""
 _SECOND: Final = 1_000_000
 
@@ -40,7 +40,7 @@ def refusal(tenant: str, limits: Limits, levels: Levels, need: Need, short: Shor
     headers = rate_headers(limits, levels)
     if short.never:
         return NeverFits(_too_much(tenant, limits, need, short.limit), headers)
-    wait_s = short.wait_us / _SECOND
+    wait_us = short.wait_us
     match short.limit:
         case Limit.REQUESTS:
             said = f"requests per minute: {limits.requests} are allowed, and as many were made"
@@ -48,12 +48,11 @@ def refusal(tenant: str, limits: Limits, levels: Levels, need: Need, short: Shor
             left = remaining(levels.tokens, limits.tokens)
             said = f"tokens per minute: {limits.tokens} are allowed, {left} are left, this request needs {need.tokens}"
         case _:
-            wait_s = STREAM_RETRY_S
+            wait_us = STREAM_RETRY_US
             said = f"concurrent streams: {limits.streams} are allowed, {levels.streams} are open"
             said += f", this request needs {need.streams}" if need.streams > 1 else ""
-    return LimitReached(
-        f"Rate limit reached for {tenant} on {said}. Try again in {duration(int(wait_s * _SECOND))}.", wait_s, headers
-    )
+    words = f"Rate limit reached for {tenant} on {said}. Try again in {duration(wait_us)}."
+    return LimitReached(words, wait_us / _SECOND, headers)
 
 
 def _too_much(tenant: str, limits: Limits, need: Need, limit: Limit) -> str:

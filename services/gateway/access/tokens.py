@@ -58,8 +58,8 @@ class Tokens:
             return known[1]
         claims = await self._verify(token)
         identity = self._read(claims)
-        until = min(now + REMEMBERED_S, float(claims["exp"]) + self._settings.leeway_s)
-        self._good[seen] = (until, identity)
+        expires = min(int(claims["exp"]), now + REMEMBERED_S)  # which may be more than a float holds
+        self._good[seen] = (min(now + REMEMBERED_S, expires + self._settings.leeway_s), identity)
         self._good.move_to_end(seen)
         if len(self._good) > REMEMBERED:
             self._good.popitem(last=False)

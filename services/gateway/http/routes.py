@@ -106,24 +106,29 @@ class Routes:
 
     async def _moderation(self, request: web.BaseRequest) -> web.Response:
         with self._desk.place():
-            _ = await identify(request, self._desk)
+            caller = await identify(request, self._desk)
             asked = parse(await self._bodies.read(request), ModerationRequest)
-            return as_answer(await inquire(self._desk.moderation, asked))
+            async with self._desk.counted(caller) as grant:
+                return as_answer(await inquire(self._desk.moderation, asked), grant.headers)
 
     async def _tokenize(self, request: web.BaseRequest) -> web.Response:
         with self._desk.place():
             caller = await identify(request, self._desk)
             asked = parse(await self._bodies.read(request), TokenizeRequest)
             scenario = self._scenario(request, caller, asked.model)
-            tokens = await scenario.prompter.count(asked)
-        return as_answer({"count": len(tokens), "max_model_len": scenario.prompter.context, "tokens": tokens})
+            async with self._desk.counted(caller, scenario.name) as grant:
+                tokens = await scenario.prompter.count(asked)
+        said = {"count": len(tokens), "max_model_len": scenario.prompter.context, "tokens": tokens}
+        return as_answer(said, grant.headers)
 
     async def _detokenize(self, request: web.BaseRequest) -> web.Response:
         with self._desk.place():
             caller = await identify(request, self._desk)
             asked = parse(await self._bodies.read(request), DetokenizeRequest)
-            words = await self._scenario(request, caller, asked.model).prompter.words(asked.tokens)
-        return as_answer({"prompt": words})
+            scenario = self._scenario(request, caller, asked.model)
+            async with self._desk.counted(caller, scenario.name) as grant:
+                words = await scenario.prompter.words(asked.tokens)
+        return as_answer({"prompt": words}, grant.headers)
 
     def _scenario(self, request: web.BaseRequest, caller: Caller, model: str | None) -> Scenario:
         return self._desk.find(caller, model, request.headers.get("x-baton-scenario"))
@@ -155,9 +160,9 @@ async def _missing(request: web.BaseRequest) -> web.Response:
     return as_error(404, f"Not found: {request.method[:20]} {request.path[:200]}", "not_found")
 
 
-def as_answer(value: Any) -> web.Response:  # noqa: ANN401  whatever JSON can say
+def as_answer(value: Any, headers: dict[str, str] | None = None) -> web.Response:  # noqa: ANN401  whatever JSON can say
     """Answer with JSON."""
-    return web.Response(body=msgspec.json.encode(value), content_type=JSON)
+    return web.Response(body=msgspec.json.encode(value), content_type=JSON, headers=headers)
 
 
 def as_error(status: int, message: str, code: str | None) -> web.Response:

@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -13,15 +13,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from redis.asyncio import Redis
 
 from services.gateway.access import keyring as keyrings
+from services.gateway.access.caller import Caller
 from services.gateway.access.gate import Gate
 from shared import keys
 from shared.config import Config, GatewaySettings, JwtSettings, RedisSettings, TenantSettings
-from shared.errors import LinkLost, Unauthorised
+from shared.errors import BadRequest, LinkLost, Unauthorised
 from shared.policy.limits import Limits
 from shared.tasks import Tasks
 from shared.tenancy.api_key import make
 from shared.tenancy.register import Register
-from tests.contract.tenancy.test_tokens import AUDIENCE, ISSUER, RSA_KEY, token
+from tests.contract.tenancy.providers import AUDIENCE, ISSUER, RSA_KEY, token
 from tests.servers import RedisServer
 
 NOBODYS = f"bt-{'0' * 12}-{'x' * 43}"
@@ -252,6 +253,32 @@ async def test_refused_credentials_are_written_down_up_to_a_bound_and_never_them
     assert 1 <= len(lines) <= 40
     assert all(record.__dict__["event"] == "credential.refused" for record in lines)
     assert not any("very-secret" in str(record.__dict__) for record in lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (None, "ok"),
+        (BadRequest("no"), "bad_request"),
+        (asyncio.CancelledError(), "cancelled"),
+        (ValueError(), "internal_error"),
+    ],
+)
+async def test_how_a_question_ended_is_written_down_whether_or_not_it_was_counted(
+    redis_settings: RedisSettings, caplog: pytest.LogCaptureFixture, error: BaseException | None, outcome: str
+) -> None:
+    async with opened(redis_settings, {"acme": TenantSettings(requests_per_minute=5)}) as gate:
+        with caplog.at_level(logging.INFO, "baton.audit"):
+            for tenant in ("acme", "unlimited"):
+                with pytest.raises(type(error)) if error else nullcontext():
+                    async with gate.counted(Caller(tenant, "k1"), "chat"):
+                        if error is not None:
+                            raise error
+    lines = [record.__dict__ for record in caplog.records if record.name == "baton.audit"]
+    assert [(line["event"], line["tenant"], line["outcome"]) for line in lines] == [
+        ("key.used", "acme", outcome),
+        ("key.used", "unlimited", outcome),
+    ]
 
 
 async def test_last_used_is_when_the_secret_was_right(redis_settings: RedisSettings, redis_client: Redis) -> None:

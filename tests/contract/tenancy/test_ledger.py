@@ -1,9 +1,7 @@
-"""The limits of tenants over a real Redis: exact for all gateways together, given back once, and kept without Redis."""
+"""The limits of tenants over a real Redis: exact for all gateways together, and given back once."""
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -12,48 +10,14 @@ from redis import Redis as PlainRedis
 from redis.asyncio import Redis
 
 from services.gateway.access import ledger as ledgers
-from services.gateway.access.caller import Caller, Grant
-from services.gateway.access.ledger import SCRIPTS, Ledger
-from services.gateway.access.line import Line
+from services.gateway.access.caller import Caller
 from services.gateway.access.scripts import ADMIT, SETTLE
 from shared import keys
 from shared.config import RedisSettings
 from shared.errors import LimitReached, NeverFits
-from shared.policy.limits import MINUTE, Account, Limits, Need
-from shared.tasks import Tasks
+from shared.policy.limits import Account, Limits, Need
+from tests.contract.tenancy.ledgers import ACME, opened, streams, taken, tokens_used
 from tests.servers import RedisServer
-
-ACME = Caller("acme", "k1")
-
-
-@asynccontextmanager
-async def opened(redis: RedisSettings, gateway: str = "gateway-1") -> AsyncIterator[Ledger]:
-    line = Line(redis, SCRIPTS)
-    ledger = Ledger(gateway, line)
-    line.on_up = ledger.catch_up
-    tasks = Tasks("a test")
-    _ = tasks.spawn(line.run(), name="line")
-    try:
-        yield ledger
-    finally:
-        assert await tasks.close() == []
-        await line.close()
-
-
-async def taken(ledger: Ledger, limits: Limits, need: Need, times: int) -> list[Grant]:
-    """Ask so many times at once; the grants of those that were let in."""
-    asked = [ledger.admit(ACME, "chat", limits, need) for _ in range(times)]
-    answers = await asyncio.gather(*asked, return_exceptions=True)
-    assert all(isinstance(answer, Grant | LimitReached) for answer in answers), answers
-    return [answer for answer in answers if isinstance(answer, Grant)]
-
-
-async def streams(client: Redis) -> int:
-    return int(await client.zcard(keys.tenant_streams("acme")))
-
-
-async def tokens_used(client: Redis) -> int:
-    return int(await client.hget(keys.tenant_rates("acme"), "tokens") or 0) // MINUTE
 
 
 async def test_gateways_that_are_asked_at_once_let_in_exactly_what_is_allowed(redis_settings: RedisSettings) -> None:
@@ -127,9 +91,50 @@ async def test_a_refusal_says_which_limit_and_takes_nothing(redis_settings: Redi
         with pytest.raises(LimitReached, match="requests per minute: 2 are allowed"):
             await ledger.admit(ACME, "chat", limits, Need(1))
         assert await streams(redis_client) == 2
-        more = Limits(requests=100, tokens=100, streams=2)
+        more = Limits(tokens=100, streams=2)
         with pytest.raises(LimitReached, match="concurrent streams: 2 are allowed, 2 are open"):
             await ledger.admit(ACME, "chat", more, Need(1))
+
+
+async def test_a_request_that_takes_neither_tokens_nor_a_stream_is_counted_and_leaves_nothing_to_give_back(
+    redis_settings: RedisSettings, redis_client: Redis
+) -> None:
+    limits = Limits(requests=20, tokens=10, streams=1)
+    async with opened(redis_settings, "a") as a, opened(redis_settings, "b") as b:
+        held = await a.admit(ACME, "chat", limits, Need(10))  # full, but for requests
+        counted = await asyncio.gather(*(taken(one, limits, Need(0, 0), 30) for one in (a, b)))
+        grants = [grant for some in counted for grant in some]
+        assert 19 <= len(grants) <= 20
+        assert min(int(grant.headers["x-ratelimit-remaining-requests"]) for grant in grants) == 0
+        assert {grant.headers["x-ratelimit-limit-tokens"] for grant in grants} == {"10"}
+        assert (sum(map(len, a._open.values())), len(b._open)) == (1, 0)
+        sent = a._line.counts.commands
+        for grant in grants:
+            a.settle(grant, 0)
+        await a._line.flushed()
+        assert a._line.counts.commands == sent + 1
+        assert await streams(redis_client) == 1
+        a.settle(held, 10)
+
+
+async def test_who_is_turned_away_unasked_would_be_turned_away_by_redis_and_nobody_longer(
+    redis_settings: RedisSettings,
+) -> None:
+    limits = Limits(requests=60, tokens=10)  # a request drains in a second
+    async with opened(redis_settings, "a") as ledger, opened(redis_settings, "b") as other:
+        ledger.check("acme", limits)  # nothing is known yet
+        assert len(await taken(ledger, limits, Need(0, 0), 62)) >= 60
+        with pytest.raises(LimitReached, match="requests per minute: 60 are allowed") as refused:
+            ledger.check("acme", limits)
+        assert 0 < refused.value.retry_after_s <= 1
+        with pytest.raises(LimitReached):
+            await other.admit(ACME, "chat", limits, Need(0, 0))
+        ledger.check("acme", Limits(tokens=10))  # of tokens, some may have been given back at another gateway
+        ledger.check("other", limits)
+        ledger.check("acme", Limits(requests=60_000))  # raised, as full as before; but it drains at once
+        await asyncio.sleep(refused.value.retry_after_s + 0.05)
+        ledger.check("acme", limits)
+        assert await taken(ledger, limits, Need(0, 0), 1)
 
 
 async def test_tenants_do_not_touch_each_other(redis_settings: RedisSettings) -> None:
@@ -173,44 +178,6 @@ async def test_the_streams_of_a_gateway_that_died_lapse_and_those_of_a_living_on
         assert await redis_client.zscore(keys.tenant_streams("acme"), f"{kept.id}:0")
 
 
-async def test_without_redis_each_gateway_keeps_the_limits_alone_and_from_what_it_knew(
-    own_redis_server: RedisServer,
-) -> None:
-    limits = Limits(requests=10, streams=8)
-    async with opened(own_redis_server.settings()) as ledger:
-        before = await taken(ledger, limits, Need(0), 4)
-        own_redis_server.kill()
-        alone = await taken(ledger, limits, Need(0), 10)
-        assert len(alone) == 4  # eight streams at a time, four of them opened before
-        assert ledger.counts.local >= 10
-        for grant in [*before, *alone]:
-            ledger.settle(grant, 0)
-        assert len(await taken(ledger, limits, Need(0), 10)) == 2  # ten requests a minute
-        own_redis_server.start()
-        async with asyncio.timeout(10):
-            while ledger._line.down:  # noqa: ASYNC110  the line announces nothing
-                await asyncio.sleep(0.05)
-        local = ledger.counts.local
-        await taken(ledger, limits, Need(0), 1)
-        assert ledger.counts.local == local
-
-
-async def test_streams_let_in_without_redis_are_counted_by_it_once_it_is_back(own_redis_server: RedisServer) -> None:
-    limits = Limits(streams=3)
-    async with opened(own_redis_server.settings()) as ledger:
-        await taken(ledger, limits, Need(0), 1)
-        own_redis_server.kill()
-        alone = await taken(ledger, limits, Need(0), 5)
-        assert len(alone) == 2
-        own_redis_server.start()
-        async with asyncio.timeout(10):
-            while ledger._line.down:  # noqa: ASYNC110  the line announces nothing
-                await asyncio.sleep(0.05)
-        assert await taken(ledger, limits, Need(0), 1) == []
-        ledger.settle(alone[0], 0)
-        assert len(await taken(ledger, limits, Need(0), 2)) == 1
-
-
 async def test_a_flushed_redis_that_forgot_the_scripts_is_taught_them_again(
     redis_settings: RedisSettings, redis_client: Redis
 ) -> None:
@@ -225,6 +192,22 @@ async def test_a_flushed_redis_that_forgot_the_scripts_is_taught_them_again(
 STEPS = st.lists(
     st.tuples(st.sampled_from(("admit", "settle")), st.integers(1, 300), st.integers(0, 300)), min_size=1, max_size=25
 )
+
+
+async def test_a_limit_that_is_lowered_keeps_nobody_out_longer_than_its_bucket_takes_to_drain(
+    redis_settings: RedisSettings, redis_client: Redis
+) -> None:
+    async with opened(redis_settings) as ledger:
+        before, after = Limits(requests=5, tokens=600_000), Limits(requests=1, tokens=600)
+        grant = await ledger.admit(ACME, "chat", before, Need(600_000))
+        with pytest.raises(LimitReached, match="tokens per minute: 600 are allowed, 0 are left") as short:
+            await ledger.admit(ACME, "chat", after, Need(600))
+        assert 59 < short.value.retry_after_s <= 60
+        ledger.settle(grant, 300_000)  # by what held when it was let in
+        grant = await ledger.admit(ACME, "chat", Limits(tokens=600), Need(250))
+        assert 500 < await tokens_used(redis_client) <= 550
+        ledger.settle(grant, 250)
+        assert (await ledger.admit(ACME, "chat", before, Need(1))).headers["x-ratelimit-remaining-requests"] == "3"
 
 
 @settings(max_examples=40)

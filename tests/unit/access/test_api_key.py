@@ -4,7 +4,9 @@ import re
 
 import pytest
 
-from services.commands.keys import lifetime, table
+from services.commands.access import Access
+from services.commands.keys import lifetime, revoke, table
+from shared.config import Nats, RedisSettings
 from shared.errors import BadRequest
 from shared.tenancy.api_key import ApiKey, digest, make, split
 from shared.tenancy.register import not_older
@@ -31,6 +33,12 @@ def test_what_is_kept_is_read_back(scenarios: list[str]) -> None:
 @pytest.mark.parametrize("fields", [{}, {b"digest": b"x"}, {b"digest": b"x", b"tenant": b"t", b"expires": b"soon"}])
 def test_a_hash_that_is_no_key_opens_nothing(fields: dict[bytes, bytes]) -> None:
     assert ApiKey.read("x", fields) is None
+
+
+def test_a_digest_that_is_no_digest_opens_nothing() -> None:
+    read = ApiKey.read("x", {b"digest": "é".encode(), b"tenant": b"t"})
+    assert read is not None
+    assert not read.opens(digest("secret"))
 
 
 def test_a_hash_without_scopes_may_use_nothing() -> None:
@@ -75,6 +83,15 @@ def test_lifetimes_have_a_unit() -> None:
     for wrong in ("", "30", "d", "-1d", "0d", "1.5h", "4000d", "30 d"):
         with pytest.raises(BadRequest):
             lifetime(wrong)
+
+
+def test_what_is_no_key_is_not_repeated_in_words_that_may_be_logged() -> None:
+    _, key = make("acme", [], now=0)
+    for wrong in (key[:-1], f"{key}x", f"Bearer {key}", key.removeprefix("bt-")):
+        with pytest.raises(BadRequest) as refused:
+            revoke(Access(Nats(), RedisSettings(), "operator", 1.0, ""), wrong, wait=False)
+        secret = key[16:]
+        assert not any(secret[start : start + 6] in str(refused.value) for start in range(len(secret) - 5))
 
 
 def test_the_table_shows_what_a_key_is_and_no_secret() -> None:

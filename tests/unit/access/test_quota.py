@@ -1,11 +1,13 @@
 """What clients hear of limits: headers, durations, refusals and their statuses."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from services.gateway.access.quota import duration, rate_headers, refusal
 from services.gateway.refusals import answer, as_map, headers
 from shared.errors import Code, LimitReached, LinkLost, NeverFits
-from shared.policy.limits import MINUTE, Levels, Limits, Need, shortage
+from shared.policy.limits import MINUTE, Levels, Limit, Limits, Need, Shortage, shortage
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,13 @@ def test_the_messages_tell_the_limits_apart() -> None:
         "tokens",
         "concurrent",
     ]
+
+
+@given(wait_us=st.integers(1, 10**10))
+@example(wait_us=1001)
+def test_the_message_rounds_a_wait_up_like_the_headers(wait_us: int) -> None:
+    error = refusal("acme", Limits(requests=1), Levels(), Need(1), Shortage(Limit.REQUESTS, wait_us))
+    assert str(error).endswith(f"Try again in {duration(wait_us)}.")
 
 
 def test_keys_that_cannot_be_checked_are_a_503_that_may_be_repeated() -> None:

@@ -15,6 +15,7 @@ from shared.policy.limits import (
     Shortage,
     drained,
     remaining,
+    rescaled,
     reset_us,
     shortage,
 )
@@ -54,6 +55,38 @@ def test_what_is_larger_than_the_limit_never_fits(need: Need, limit: Limit) -> N
 def test_no_limit_lets_everything_through() -> None:
     assert not Limits()
     assert shortage(Limits(), Levels(10**20, 10**20, 10**6), Need(10**9, 128)) is None
+
+
+def test_what_takes_nothing_of_a_limit_is_not_held_by_it() -> None:
+    limits = Limits(requests=60, tokens=6000, streams=2)
+    over = Levels(59 * MINUTE, 7000 * MINUTE, 5)  # beyond two of its limits, after a reload or a long answer
+    assert shortage(limits, over, Need(0, 0)) is None
+    assert shortage(limits, Levels(60 * MINUTE), Need(0, 0)) == Shortage(Limit.REQUESTS, 1_000_000)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1_000_000, 10), (10, 1_000_000), (7, 3)])
+def test_a_bucket_whose_limit_is_changed_is_as_full_as_before(before: int, after: int) -> None:
+    account = Account()
+    assert account.admit(Limits(tokens=before), Need(before), 0, 0)[0]
+    _, levels = account.admit(Limits(tokens=after), Need(after), 0, 0)
+    assert levels.tokens == after * MINUTE
+    assert account.admit(Limits(tokens=after), Need(after), 0, 60_000_000)[0]
+
+
+def test_what_was_used_beyond_a_limit_stays_that_much_when_it_is_changed() -> None:
+    assert rescaled(160 * MINUTE, 60, 600) == 700 * MINUTE
+    assert rescaled(700 * MINUTE, 600, 60) == 160 * MINUTE
+    assert rescaled(5, 3, 7) == 12  # rounded up
+
+
+@given(was=st.integers(1, MOST_PER_MINUTE), limit=st.integers(1, MOST_PER_MINUTE), level=st.integers(0, 2**53))
+def test_a_limit_that_is_changed_and_changed_back_gives_nothing_away(was: int, limit: int, level: int) -> None:
+    assert level <= rescaled(rescaled(level, was, limit), limit, was) <= level + -(-was // limit)
+
+
+def test_a_limit_that_was_not_there_before_begins_with_what_is_known() -> None:
+    account = Account(Levels(tokens=5 * MINUTE))
+    assert account.admit(Limits(tokens=10), Need(5), 0, 0) == (True, Levels(0, 10 * MINUTE, 1))
 
 
 STEPS = st.lists(

@@ -5,91 +5,24 @@ Numbers in names are those of the OpenAI conformance list.
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgpack
 import nats
 import openai
 import pytest
-import pytest_asyncio
-from openai import AsyncOpenAI
 from redis.asyncio import Redis
 
+from services.gateway import desk
 from shared import keys
-from shared.config import TenantSettings
 from shared.errors import Code
-from shared.tenancy.api_key import make
 from shared.tenancy.register import Register
-from tests.contract.gateway.house import House, failed, open_house
+from tests.contract.gateway.house import House, failed
+from tests.contract.gateway.tenants.clients import ask, client_of, new_key
 from tests.contract.gateway.wire import HELLO, parts, post, raw
-from tests.servers import NatsServer, RedisServer
+from tests.servers import NatsServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-TENANTS = {
-    "slow": TenantSettings(requests_per_minute=3),
-    "small": TenantSettings(tokens_per_minute=200, answer_tokens=20),
-    "narrow": TenantSettings(concurrent_streams=2),
-    "shared": TenantSettings(requests_per_minute=20),
-    "boxed": TenantSettings(scenarios=("elsewhere",)),
-    "wide": TenantSettings(requests_per_minute=10_000, tokens_per_minute=1_000_000, concurrent_streams=100),
-}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def own_redis(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisServer]:
-    """Keys stay in Redis, and gateways of other tests must not ask for them."""
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def houses(nats_server: NatsServer, own_redis: RedisServer) -> AsyncIterator[tuple[House, House]]:
-    """Two gateways, each with workers of its own, and one Redis."""
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    await asyncio.to_thread(int)  # its thread is the module's, not the first test's
-    redis = own_redis.settings()
-    first, second = nats_server.settings(prefix="tenantsone"), nats_server.settings(prefix="tenantstwo")
-    async with (
-        open_house(first, redis, tenant=TENANTS) as one,
-        open_house(second, redis, instance="gateway-2", tenant=TENANTS) as two,
-    ):
-        yield one, two
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def house(houses: tuple[House, House]) -> AsyncIterator[House]:
-    yield houses[0]
-    for one in houses:
-        one.fleet.calm()
-        await one.empty()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def redis(own_redis: RedisServer) -> AsyncIterator[Redis]:
-    client = Redis.from_url(own_redis.settings().url)
-    yield client
-    await client.aclose()
-
-
-async def new_key(redis: Redis, tenant: str, *scenarios: str, lifetime_s: int = 0, made_s: float = 0) -> str:
-    kept, key = make(tenant, list(scenarios), now=int(time.time() + made_s), lifetime_s=lifetime_s)
-    await Register(redis).create(kept)
-    return key
-
-
-def client_of(house: House, key: str) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=f"{house.url}/v1", api_key=key, max_retries=0, timeout=10)
-
-
-async def ask(house: House, key: str, **more: Any) -> Any:
-    async with client_of(house, key) as client:
-        return await client.chat.completions.create(model="chat", messages=HELLO, **{"max_tokens": 4, **more})
 
 
 async def test_a_gateway_without_any_key_is_open_until_the_first_is_made(house: House, redis: Redis) -> None:
@@ -288,3 +221,26 @@ async def test_nats_clients_are_held_to_the_same(house: House, redis: Redis, nat
         assert (await held)["done"]
     finally:
         await client.close()
+
+
+async def test_who_is_certainly_over_its_requests_is_refused_before_any_work(
+    house: House, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await new_key(redis, "hasty")
+    for _ in range(2):
+        assert (await ask(house, key)).choices
+    with pytest.raises(openai.RateLimitError):
+        await ask(house, key)
+
+    async def planned(*_: object) -> None:
+        raise AssertionError("the prompt was worked on")
+
+    monkeypatch.setattr(desk, "plan", planned)
+    asked = house.gateway._desk._gate.line.counts.commands
+    with pytest.raises(openai.RateLimitError) as refused:
+        await ask(house, key)
+    headers = refused.value.response.headers
+    assert 1 <= int(headers["retry-after"]) <= 30
+    assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"]) == ("2", "0")
+    assert "requests per minute: 2 are allowed" in str(refused.value)
+    assert house.gateway._desk._gate.line.counts.commands == asked
