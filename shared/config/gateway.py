@@ -1,5 +1,6 @@
 """The entrance: how it listens, and how much it takes in."""
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,6 +10,7 @@ from shared.config.reader import setting
 from shared.config.tenants import JwtSettings
 
 ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+", re.IGNORECASE)
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class GatewaySettings:
     reuse_port: bool = setting(False)  # several gateways of this machine listen on the same port
     max_connections: int = setting(0, between=(0, 1 << 62))  # 0: as many as open files allow, 16384 at most
     max_connections_per_peer: int = setting(0, between=(0, 1 << 62))  # of one client address; 0: half of them
+    trusted_proxies: tuple[str, ...] = setting(())  # addresses and networks whose X-Forwarded-For is believed
     head_timeout_s: float = setting(20.0, between=SECONDS)  # for a request's head, from its first byte or the accept
     body_timeout_s: float = setting(120.0, between=SECONDS)  # for a whole body
     body_min_rate: int = setting(16_384, between=ANY)  # bytes a second, on average, once ten seconds are over
@@ -57,4 +60,20 @@ def edge_faults(settings: GatewaySettings) -> list[str]:
         faults.append("gateway.max_connections_per_peer must not be above gateway.max_connections")
     strangers = [origin for origin in settings.cors_origins if origin != "*" and not ORIGIN.fullmatch(origin)]
     faults += [f"gateway.cors_origins: {it!r} is no origin; write https://host:port" for it in strangers]
-    return faults
+    return faults + [fault for text in settings.trusted_proxies if (fault := _proxy_fault(text))]
+
+
+def _proxy_fault(text: str) -> str:
+    """Say what is wrong with an entry of `trusted_proxies`."""
+    where = f"gateway.trusted_proxies: {text!r}"
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return f"{where} is no address or network; write 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32"
+    if "%" in text:
+        return f"{where} names a zone; leave it out"
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        return f"{where} is IPv4 written as IPv6; write it as IPv4"
+    if ipaddress.ip_interface(text).ip != network.network_address:
+        return f"{where} has bits beyond its prefix; write {network}, or the address alone"
+    return ""

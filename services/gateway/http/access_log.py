@@ -35,6 +35,7 @@ class Entry:
 
     id: str
     more: dict[str, str]  # headers for this client
+    client: str = ""  # its address
     began: float = field(default_factory=time.monotonic)
     route: str = "other"
     caller: Caller | None = None
@@ -125,7 +126,9 @@ def check_place(to: str) -> None:
 
 
 def _opened(to: str) -> int:
-    return os.open(Path(to).expanduser(), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    """Open it so that it never waits: it may be a pipe, whose reader is slow or missing."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+    return os.open(Path(to).expanduser(), flags, 0o640)
 
 
 def _fields(request: web.BaseRequest, entry: Entry, status: int) -> Iterator[tuple[str, Any]]:
@@ -146,7 +149,7 @@ def _fields(request: web.BaseRequest, entry: Entry, status: int) -> Iterator[tup
     error = _error(entry)
     if error is not None:
         yield "error", str(error)
-    yield "client", request.remote or ""
+    yield "client", entry.client
     yield "agent", harmless(request.headers.get("user-agent", ""))
 
 

@@ -62,6 +62,12 @@ class Bodies:
 
         Raises BadRequest, TooLarge before all of it is read, Overloaded, or HTTPRequestTimeout.
         """
+        try:
+            return await self._read(request)
+        except web.RequestPayloadError:  # of the connection, where its bytes are no HTTP any more
+            raise BadRequest("the body is not valid HTTP: it comes in chunks, and one of them is none") from None
+
+    async def _read(self, request: web.BaseRequest) -> bytes:
         settings = self._terms.settings
         if (request.content_length or 0) > settings.max_body_bytes:
             raise too_large(settings)

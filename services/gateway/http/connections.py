@@ -1,27 +1,25 @@
 """One HTTP connection: aiohttp's, with what it would answer by itself put into OpenAI's form, and with deadlines.
 
-Owns what happens on a connection outside any request. A client that goes away cancels its handler at once.
+Owns what happens on a connection outside any request. A client that goes away cancels its handler at once. A connection
+that is closed lives on until its client has taken what was sent before; the crowd sees to it that this takes no longer
+than it may.
 """
 
 import asyncio
 import logging
-import secrets
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import msgspec
-from aiohttp import web
-from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError, LineTooLong
+from aiohttp import StreamReader, web
+from aiohttp.http import RawRequestMessage
 
 from services.gateway.http.crowd import Crowd, Visit
+from services.gateway.http.plain import MAX_HEADERS, MAX_LINE_BYTES, fault_answer, plain_answer
 from services.gateway.http.terms import Terms
-from services.gateway.refusals import error_object
 
 LINGER_S: Final = 5.0
 """For a client that still sends a body which was refused, so that it hears why."""
 LEAVING_S: Final = 1.0
 """For one whose head was refused."""
-MAX_HEADERS: Final = 100
-MAX_LINE_BYTES: Final = 8190
 MAX_HEAD_BYTES: Final = 65_536
 MAX_PIPELINED: Final = 8
 READ_BYTES: Final = 16_384
@@ -32,9 +30,12 @@ log = logging.getLogger(__name__)
 
 
 class Connection(web.RequestHandler):
-    """See the module. Reads aiohttp's `_waiter`: it is pending exactly while no request has come."""
+    """See the module. Reads aiohttp's `_waiter`, which is pending while the next request has not come.
 
-    __slots__ = ("_crowd", "_head_bytes", "_refused", "_visit")
+    `_link` is the transport until it is gone: aiohttp forgets its own when it closes it, with bytes still unsent.
+    """
+
+    __slots__ = ("_body", "_crowd", "_head_bytes", "_leaving", "_link", "_refused", "_visit")
 
     def __init__(self, server: web.Server, terms: Terms, crowd: Crowd, visit: Visit) -> None:
         super().__init__(
@@ -49,25 +50,35 @@ class Connection(web.RequestHandler):
             auto_decompress=False,  # a few bytes must not become gigabytes; see `bodies`
             access_log=None,  # type: ignore[arg-type]  # aiohttp's own servers pass it too
         )
+        self._body: StreamReader | None = None
         self._crowd = crowd
         self._visit = visit
         self._head_bytes = 0
+        self._leaving = False
+        self._link: asyncio.Transport | None = None
         self._refused = False
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for a request."""
-        return self._waiter is not None and not self._waiter.done()
+        """Whether it waits for a request. Bytes may come before aiohttp has begun to wait for the first one."""
+        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing of a request has come since the last one."""
+        return self.idle and not self._head_bytes
 
     # ---- what the transport says -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
+        self._link = cast("asyncio.Transport", transport)
         super().connection_made(transport)
         self._crowd.awaits_head(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """See asyncio."""
+        self._link = None
         self._crowd.gone(self)
         self._visit.leave()
         super().connection_lost(exc)
@@ -77,6 +88,8 @@ class Connection(web.RequestHandler):
         if self._refused:
             return
         super().data_received(data)
+        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            self._break_body()
         if not self.idle:
             self._head_bytes = 0
             self._crowd.has_head(self)
@@ -90,6 +103,19 @@ class Connection(web.RequestHandler):
                 self._crowd.counts.heads_too_large += 1
                 self._refuse(400, f"the request's headers are larger than {MAX_HEAD_BYTES} bytes, the limit")
 
+    def begins(self, body: StreamReader) -> None:
+        """Note the body of the request that is handled from now on."""
+        self._body = body
+
+    def _break_body(self) -> None:
+        """Let whoever reads a body hear that the rest of it is no HTTP: aiohttp queues that behind the request."""
+        bodies = [body for message, body in self._messages if isinstance(message, RawRequestMessage)]
+        body = bodies[-1] if bodies else self._body
+        if body is not None and not body.is_eof() and body.exception() is None:
+            self._crowd.counts.malformed += 1
+            body.set_exception(web.RequestPayloadError("a chunk is none"))
+            body.feed_eof()  # nobody need wait for the rest of it
+
     def pause_writing(self) -> None:
         """See asyncio."""
         super().pause_writing()
@@ -98,7 +124,27 @@ class Connection(web.RequestHandler):
     def resume_writing(self) -> None:
         """See asyncio."""
         super().resume_writing()
-        self._crowd.unblocked(self)
+        if not self._leaving:
+            self._crowd.unblocked(self)
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """See aiohttp: serves one request after the other; at its end the connection is closed."""
+        try:
+            await super().start()
+        finally:
+            self._leave()
+
+    def force_close(self) -> None:
+        """See aiohttp: what has been written still goes out, if the client takes it."""
+        super().force_close()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._link is not None and not self._leaving:
+            self._leaving = True
+            self._crowd.blocked(self)
 
     # ---- what the crowd says -----------------------------------------------------------------------------------------
 
@@ -113,12 +159,12 @@ class Connection(web.RequestHandler):
 
     def unread(self) -> int:
         """See Overstaying."""
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+        return 0 if self._link is None else self._link.get_write_buffer_size()
 
     def give_up(self) -> None:
         """See Overstaying."""
-        if self.transport is not None:
-            self.transport.abort()
+        if self._link is not None:
+            self._link.abort()
 
     def _refuse(self, status: int, words: str) -> None:
         """Say why and close. An answer that is being written is broken off: nothing can be said in its midst.
@@ -154,49 +200,8 @@ class Connection(web.RequestHandler):
             log.debug("not HTTP", extra={"peer": self._visit.peer, "error": str(exc)[:200]})
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun; no other can follow")
-        words = "the server failed" if failed else _fault(exc)
-        kind = "server_error" if failed else "invalid_request_error"
-        answer = web.Response(status=status, body=_body(words, kind), content_type="application/json")
-        answer.headers.update({"x-request-id": _new_id(), "server": "baton"})
-        answer.force_close()
-        return answer
+        return fault_answer(status, exc)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401  aiohttp's signature
         """Log what aiohttp could not handle."""
         log.error(*args, **kw)
-
-
-def plain_answer(status: int, words: str, *headers: str, code: str | None = None) -> bytes:
-    """Make a whole HTTP answer, for where there is no request to answer; the connection closes after it."""
-    reason = {400: "Bad Request", 408: "Request Timeout", 429: "Too Many Requests"}[status]
-    kind = "server_overloaded" if status == 429 else "invalid_request_error"  # noqa: PLR2004
-    body = _body(words, kind, code)
-    head = [
-        f"HTTP/1.1 {status} {reason}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        f"x-request-id: {_new_id()}",
-        "server: baton",
-        *headers,
-        "Connection: close",
-    ]
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
-
-
-def _body(words: str, kind: str, code: str | None = None) -> bytes:
-    return msgspec.json.encode(error_object(words, kind, None, code))
-
-
-def _new_id() -> str:
-    return f"req-{secrets.token_hex(16)}"
-
-
-def _fault(error: BaseException | None) -> str:
-    """Say what was wrong, without what was sent."""
-    if isinstance(error, LineTooLong):
-        return f"the request is not acceptable HTTP: a line or header is longer than {MAX_LINE_BYTES} bytes"
-    if isinstance(error, HttpProcessingError) and "Too many headers" in str(error):
-        return f"the request is not acceptable HTTP: more than {MAX_HEADERS} headers"
-    if isinstance(error, BadStatusLine):
-        return "the request is not valid HTTP: its first line is none"
-    return "the request is not valid HTTP"

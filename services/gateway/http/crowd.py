@@ -38,7 +38,7 @@ class CrowdCounts:
     connections: int = 0  # accepted
     refused_full: int = 0
     refused_peer: int = 0
-    malformed: int = 0  # requests that were not HTTP
+    malformed: int = 0  # requests that were not HTTP, or ceased to be
     heads_late: int = 0
     heads_too_large: int = 0
     pipelines_cut: int = 0
@@ -50,10 +50,11 @@ class CrowdCounts:
 class Visit:
     """One accepted connection's place in the crowd."""
 
-    __slots__ = ("_crowd", "_left", "peer")
+    __slots__ = ("_bounded", "_crowd", "_left", "peer")
 
-    def __init__(self, crowd: "Crowd", peer: str) -> None:
+    def __init__(self, crowd: "Crowd", peer: str, *, bounded: bool) -> None:
         self.peer = peer
+        self._bounded = bounded  # as it was admitted, whatever a reload says since
         self._crowd = crowd
         self._left = False
 
@@ -61,7 +62,7 @@ class Visit:
         """Give the place back. Idempotent."""
         if not self._left:
             self._left = True
-            self._crowd.left(self.peer)
+            self._crowd.left(self.peer if self._bounded else None)
 
 
 class Crowd:
@@ -75,23 +76,31 @@ class Crowd:
         self._heads: dict[Overstaying, float] = {}  # since when a head is awaited; the oldest come first
         self._unread: dict[Overstaying, tuple[int, float]] = {}  # bytes that the client has not taken, since when
 
-    def admit(self, peer: str) -> Visit | str:
-        """Take a place for a new connection, or say why there is none."""
+    def admit(self, address: str) -> Visit | str:
+        """Take a place for a new connection, or say why there is none.
+
+        Behind a trusted proxy stand many: only the bound on all connections holds for it, and it takes nothing of what
+        its neighbours may have.
+        """
         settings = self._terms.settings
+        peer, bounded = peer_of(address), not self._terms.proxies.trusts(address)
         if self.size >= settings.max_connections:
             self.counts.refused_full += 1
             return FULL
-        if self._by_peer[peer] >= settings.max_connections_per_peer:
+        if bounded and self._by_peer[peer] >= settings.max_connections_per_peer:
             self.counts.refused_peer += 1
             return PEER_FULL
         self.counts.connections += 1
         self.size += 1
-        self._by_peer[peer] += 1
-        return Visit(self, peer)
+        if bounded:
+            self._by_peer[peer] += 1
+        return Visit(self, peer, bounded=bounded)
 
-    def left(self, peer: str) -> None:
-        """See Visit."""
+    def left(self, peer: str | None) -> None:
+        """See Visit. None: it was not counted for any peer."""
         self.size -= 1
+        if peer is None:
+            return
         self._by_peer[peer] -= 1
         if not self._by_peer[peer]:
             del self._by_peer[peer]

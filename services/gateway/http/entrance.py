@@ -4,6 +4,7 @@ Owns request ids, the shape of errors, CORS, the access log, reload and drain. T
 connections in `server.py`.
 """
 
+import asyncio
 import logging
 import re
 import secrets
@@ -45,6 +46,7 @@ class HttpEntrance:
         self._metrics = metrics
         self._terms = terms
         self._access_log = AccessLog()
+        self._bounds: set[asyncio.Timeout] = set()  # of the requests that are being answered
         bodies = self._bodies = Bodies(self._terms)
         self._completions = Completions(desk, self._terms, bodies)
         self._routes = Routes(desk, self._completions, bodies, instance.telemetry, why_not_ready)
@@ -59,6 +61,7 @@ class HttpEntrance:
         self._access_log.use(self._terms.settings.access_log)
         stack.callback(self._access_log.close)
         await self._door.open(stack)
+        stack.callback(self._end)
         return self._door.port
 
     async def _prepare(self, config: Config) -> Apply:
@@ -70,6 +73,11 @@ class HttpEntrance:
             self._access_log.use(terms.settings.access_log)
 
         return apply
+
+    def _end(self) -> None:
+        """End what requests still wait for, a body or anybody's word; the door gives their answers time to go out."""
+        for bound in self._bounds:
+            bound.reschedule(0.0)
 
     def sweep(self, elapsed_s: float) -> None:
         """Look after whoever is late or slow; twice a second."""
@@ -92,7 +100,9 @@ class HttpEntrance:
         """Answer one request, whatever it is: with an id, and every error with OpenAI's body."""
         given = request.headers.get("x-request-id", "")
         request_id = given if GIVEN_ID.match(given) else f"req-{secrets.token_hex(16)}"
-        entry = request[ENTRY] = Entry(request_id, self._terms.cors.headers(request.headers))
+        terms, sent = self._terms, request.headers
+        client = terms.proxies.client(request.remote or "", sent)
+        entry = request[ENTRY] = Entry(request_id, terms.cors.headers(sent), client)
         speak_of(request_id)
         route = self._routes.find(request.path)
         entry.route, status = route.label, CLIENT_GONE
@@ -102,7 +112,7 @@ class HttpEntrance:
         finally:
             self._metrics.requests.labels(route.label, str(status)).inc()
             self._access_log.write(request, entry, status)
-        if self._desk.draining:
+        if self._desk.draining or request.content.exception() is not None:
             response.force_close()
         if not response.prepared:
             if request.writer.output_size > 0 and request.transport is not None:
@@ -112,7 +122,7 @@ class HttpEntrance:
 
     async def _answered(self, request: web.BaseRequest, route: Route, entry: Entry) -> web.StreamResponse:
         try:
-            return await self._routed(request, route)
+            return await self._bounded(request, route)
         except BatonError as error:
             return _refusal(error, entry)
         except web.HTTPRequestEntityTooLarge:
@@ -126,6 +136,22 @@ class HttpEntrance:
         except Exception as error:
             log.exception("a request failed inside the gateway", extra={"request": entry.id})
             return _refusal(BatonError(str(error)), entry)
+
+    async def _bounded(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        """Route a request; when the entrance ends first, that is its answer."""
+        bound = asyncio.timeout(None)
+        self._bounds.add(bound)
+        try:
+            async with bound:
+                return await self._routed(request, route)
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            error = Draining("this gateway has stopped before the request was answered; ask again")
+            self._desk.refused(error)
+            raise error from None
+        finally:
+            self._bounds.discard(bound)
 
     async def _routed(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         if request.version < HttpVersion10:  # a line without a version: such a client could not read the answer's head

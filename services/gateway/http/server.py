@@ -17,9 +17,10 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from services.gateway.http.connections import Connection, plain_answer
-from services.gateway.http.crowd import PEER_FULL, Crowd, Visit, peer_of
+from services.gateway.http.connections import Connection
+from services.gateway.http.crowd import PEER_FULL, Crowd, Visit
 from services.gateway.http.neighbours import check_neighbours
+from services.gateway.http.plain import plain_answer
 from services.gateway.http.terms import Terms
 from shared.errors import LinkLost, Unavailable
 from shared.tasks import Tasks
@@ -84,7 +85,7 @@ class Door:
             self._accept_all()
             self._stop_listening()
         for connection in self._server.connections:
-            if isinstance(connection, Connection) and connection.idle:
+            if isinstance(connection, Connection) and connection.silent:
                 connection.force_close()
 
     # ---- welcoming ---------------------------------------------------------------------------------------------------
@@ -95,9 +96,11 @@ class Door:
             self._loop.add_reader(listening, self._accept, listening)
 
     def _accept_all(self) -> None:
+        """Accept what waits now. In a flood more waits always; what the kernel can have kept is enough."""
         for listening in self._sockets:
-            while self._accept(listening):
-                pass
+            for _ in range(BACKLOG // BATCH + 1):
+                if not self._accept(listening):
+                    break
 
     def _accept(self, listening: socket.socket) -> bool:
         """Accept what waits, up to a batch; whether more may wait."""
@@ -112,11 +115,11 @@ class Door:
                     return False
                 continue  # that one client has gone already
             link.setblocking(False)
-            self._greet(link, peer_of(str(address[0])))
+            self._greet(link, str(address[0]))
         return True
 
-    def _greet(self, link: socket.socket, peer: str) -> None:
-        visit = self.crowd.admit(peer)
+    def _greet(self, link: socket.socket, address: str) -> None:
+        visit = self.crowd.admit(address)
         if isinstance(visit, str):
             self._turn_away(link, visit)
             return
@@ -130,14 +133,14 @@ class Door:
     async def _welcome(self, link: socket.socket, visit: Visit) -> bool:
         """Make a connection of it; whether that succeeded."""
         tls = self._terms.tls
-        handshake_s = self._terms.settings.head_timeout_s if tls else None
+        settings = self._terms.settings
         try:
             await self._loop.connect_accepted_socket(
                 lambda: Connection(self._server, self._terms, self.crowd, visit),
                 link,
                 ssl=tls,
-                ssl_handshake_timeout=handshake_s,
-                ssl_shutdown_timeout=CLOSE_S if tls else None,
+                ssl_handshake_timeout=settings.head_timeout_s if tls else None,
+                ssl_shutdown_timeout=settings.send_timeout_s if tls else None,  # the end of an answer goes out in it
             )
         except OSError as error:  # not TLS, an unknown certificate, too slow, gone
             self.crowd.counts.handshakes_failed += 1
@@ -198,6 +201,8 @@ class Door:
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
+        if isinstance(protocol, Connection):
+            protocol.begins(payload)
         most = self._terms.settings.max_body_bytes
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=most)
 

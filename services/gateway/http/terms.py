@@ -6,11 +6,12 @@ Whoever needs a setting reads it here when it is needed, so that connections and
 import logging
 import resource
 import ssl
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 from services.gateway.http.access_log import check_place
 from services.gateway.http.cors import Cors
+from services.gateway.http.proxies import Proxies
 from services.gateway.http.tls import open_tls
 from shared.config import GatewaySettings
 from shared.errors import ConfigError
@@ -23,6 +24,7 @@ KEYS: Final = tuple(
     f"gateway.{name}"
     for name in (
         *("max_body_bytes", "max_body_total", "max_connections", "max_connections_per_peer", "head_timeout_s"),
+        "trusted_proxies",
         *(
             "body_timeout_s",
             "body_min_rate",
@@ -48,16 +50,18 @@ class Terms:
     settings: GatewaySettings
     cors: Cors
     tls: ssl.SSLContext | None
+    proxies: Proxies = field(default_factory=Proxies)
 
     @classmethod
     def read(cls, settings: GatewaySettings) -> Self:
         """Open what the settings name and fit the bounds to the machine. Raises ConfigError."""
         check_place(settings.access_log)
-        return cls(_fitted(settings), Cors(settings.cors_origins), open_tls(settings))
+        proxies = Proxies(settings.trusted_proxies)
+        return cls(_fitted(settings), Cors(settings.cors_origins), open_tls(settings), proxies)
 
     def take(self, other: Self) -> None:
         """Put other terms in force."""
-        self.settings, self.cors, self.tls = other.settings, other.cors, other.tls
+        self.settings, self.cors, self.tls, self.proxies = other.settings, other.cors, other.tls, other.proxies
 
 
 def raise_file_limit() -> int:

@@ -74,12 +74,14 @@ class Client:
         if self.stopped is not None:
             end(self.stopped)
 
-    def stop(self, error: BatonError) -> None:
-        """End the request. Idempotent."""
-        if self.stopped is None:
-            self.stopped = error
-            if self._end is not None:
-                self._end(error)
+    def stop(self, error: BatonError) -> bool:
+        """End the request; whether this did it, or something before."""
+        if self.stopped is not None:
+            return False
+        self.stopped = error
+        if self._end is not None:
+            self._end(error)
+        return True
 
 
 class Clients:
@@ -111,20 +113,21 @@ class Clients:
                 if not named:
                     del self._by_name[name]
 
-    def cancel(self, name: str) -> list[str]:
-        """Stop the request of this id, or all that answer to this inbox; the ids of what was stopped."""
+    def cancel(self, name: str) -> tuple[list[str], int]:
+        """Stop the request of this id, or all that answer to this inbox; their ids, and how many were not stopped yet.
+
+        Asked once more before they are closed, the answer is the same: the first may have been lost.
+        """
         clients = list(self._by_name.get(name, {}).values())
-        for client in clients:
-            client.stop(Cancelled("the client cancelled the request"))
-        return [client.id for client in clients]
+        error = Cancelled("the client cancelled the request")
+        return [client.id for client in clients], sum(client.stop(error) for client in clients)
 
     def on_probe(self, delivery: Delivery) -> bool:
         """Take NATS' word that nobody listens on a client's inbox; whether a request ended by it."""
         client = self._by_token.get(delivery.subject.rpartition(".")[2])
         if client is None or delivery.data or delivery.headers.get("Status") != NO_RESPONDERS:
             return False
-        client.stop(Cancelled("nobody listens on the client's inbox any more"))
-        return True
+        return client.stop(Cancelled("nobody listens on the client's inbox any more"))
 
     def sweep(self, elapsed_s: float) -> None:
         """Probe those whose time has come. Called twice a second."""

@@ -10,9 +10,11 @@ import contextlib
 import json
 import logging
 import re
+import reprlib
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import msgpack
@@ -25,14 +27,16 @@ from services.gateway.desk import Desk
 from services.gateway.nats.clients import Clients
 from services.gateway.refusals import as_map
 from shared.bus import Bus, Delivery, extract
-from shared.errors import BadRequest, BatonError, MalformedMessage, Overloaded, TooLarge, Unavailable
+from shared.errors import BadRequest, BatonError, Draining, MalformedMessage, Overloaded, TooLarge, Unavailable
 from shared.tasks import Tasks
 
 VERSION: Final = 1
 OUTBOX: Final = 65_536
 """Replies not yet published; beyond it requests end with an error."""
-INBOX: Final = re.compile(r"^_INBOX\.[A-Za-z0-9_$.-]{1,240}\Z")
-"""An inbox of a client, never one of a service: those wait for answers of ours."""
+INBOX: Final = re.compile(r"^_INBOX(?=.{1,241}\Z)(\.[A-Za-z0-9_$-]+)+\Z")
+"""An inbox of a client, never one of a service: those wait for answers of ours. NATS takes no word that is empty."""
+CLOSE_S: Final = 1.0
+"""At the end, for the last replies."""
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +61,21 @@ class NatsEntrance:
         self._bus = bus
         self._desk = desk
         self._tasks = tasks
-        self._open = 0
+        self._serving: set[asyncio.Task[None]] = set()
         self._probes = bus.inbox()
         self._clients = Clients(self._queue, self._probes)
         self._outbox: asyncio.Queue[tuple[str, bytes, str]] = asyncio.Queue(OUTBOX)
 
     def __len__(self) -> int:
         """Calls of NATS clients that have not ended."""
-        return self._open
+        return len(self._serving)
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Listen for what NATS says of clients that are gone."""
+        """Listen for what NATS says of clients that are gone; end what is still open when `stack` closes.
+
+        Requests must have ceased to come by then, and `run` must still run.
+        """
+        stack.push_async_callback(self._close)
         subscription = await self._bus.subscribe(f"{self._probes}.*", self._on_probe)
         stack.push_async_callback(subscription.stop)
 
@@ -86,15 +94,15 @@ class NatsEntrance:
         """
         inbox = delivery.reply if INBOX.match(delivery.reply) else ""
         try:
-            stopped = self._clients.cancel(read_cancel(delivery.data))
+            ids, stopped = self._clients.cancel(read_cancel(delivery.data))
         except BatonError as error:
             if inbox:
                 self._refuse(inbox, error)
             return
-        self.counts.cancelled += len(stopped)
-        if inbox and stopped:
+        self.counts.cancelled += stopped
+        if inbox and ids:
             with contextlib.suppress(Overloaded):  # counted as a lost reply
-                self._queue(inbox, {"cancelled": stopped})
+                self._queue(inbox, {"cancelled": ids})
 
     def listen(self, scenario: str) -> Callable[[Delivery], None]:
         """Make the handler of one scenario's subject."""
@@ -129,13 +137,30 @@ class NatsEntrance:
             self.counts.no_inbox += 1
             return
         try:
-            _ = self._tasks.spawn(self._serve(scenario, delivery), name="nats request")
+            task = self._tasks.spawn(self._serve(scenario, delivery), name="nats request")
         except Unavailable as error:
             self._refuse(delivery.reply, error)
+        else:
+            self._serving.add(task)
+            task.add_done_callback(partial(self._served, delivery.reply))
+
+    def _served(self, inbox: str, task: asyncio.Task[None]) -> None:
+        self._serving.discard(task)
+        if task.cancelled():  # perhaps before it began
+            self._refuse(inbox, Draining("this gateway has stopped before the answer was complete; ask again"))
+
+    async def _close(self) -> None:
+        """End what is open still, whatever it waits for, and let everybody hear of it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                while self._serving:
+                    for task in self._serving:
+                        task.cancel()
+                    await asyncio.wait(self._serving)
+                await self._outbox.join()
 
     async def _serve(self, scenario: str, delivery: Delivery) -> None:
-        """Answer one request; every way out is a reply."""
-        self._open += 1
+        """Answer one request; every way out but a cancellation, see `_served`, is a reply."""
         try:
             with self._desk.place():
                 await self._answer(scenario, delivery)
@@ -144,8 +169,6 @@ class NatsEntrance:
         except Exception as error:
             log.exception("a NATS request failed inside the gateway")
             self._refuse(delivery.reply, BatonError(str(error)))
-        finally:
-            self._open -= 1
 
     def _refuse(self, subject: str, error: BatonError) -> None:
         self.counts.refused += 1
@@ -215,5 +238,5 @@ def _fields(data: bytes) -> dict[str, Any]:
         raise MalformedMessage("a MessagePack map with string keys", len(data))
     version = fields.pop("v", VERSION)
     if version != VERSION:
-        raise BadRequest(f"v is {version!r}; this gateway speaks version {VERSION}", "v")
+        raise BadRequest(f"v is {reprlib.repr(version)}; this gateway speaks version {VERSION}", "v")
     return fields
