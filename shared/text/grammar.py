@@ -28,7 +28,7 @@ LIMITS: Final = LLParserLimits(
     verbose_errors=False,  # a message repeats nothing of other texts
 )
 """What compiling, and each token after it, may cost at most."""
-_JSON: Final[dict[str, Any]] = {"lenient": False, "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,40}"}
+JSON_OPTIONS: Final[dict[str, Any]] = {"lenient": False, "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,40}"}
 """What is not supported is refused. Space between JSON's parts has a bound, or a weak model might write it for ever."""
 _NAMES: Final = {"json_schema": "the JSON schema", "regex": "the regular expression", "lark": "the Lark grammar"}
 
@@ -75,7 +75,7 @@ def _schema(text: str, name: str) -> str:
     elif not isinstance(schema, dict):
         raise BadRequest(f"{name} must be a JSON object that something satisfies, not {shortened(text)}")
     try:
-        return LLMatcher.grammar_from_json_schema(text, overrides=_JSON)  # type: ignore[arg-type]  # its TypedDict is no run-time name
+        return LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS)  # type: ignore[arg-type]  # its TypedDict is no run-time name
     except ValueError as error:  # nested too deeply
         raise BadRequest(f"{name} cannot be used: {shortened(str(error))}") from error
 

@@ -4,6 +4,7 @@ Owns the mapping between text and token ids. A token's bytes are what makes stre
 tokens is their bytes, joined and decoded, so it does not matter where a character is cut.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,6 +21,11 @@ class Tokenizer(Protocol):
     @property
     def vocabulary(self) -> int:
         """Ids are below this."""
+        ...
+
+    @property
+    def special(self) -> Sequence[str]:
+        """Names of the special tokens, which are recognised where they are written out."""
         ...
 
     def encode(self, text: str, *, special: bool) -> list[int]:
@@ -55,6 +61,7 @@ class HubTokenizer:
         self._pieces: PieceReader = piece_reader(self._inner, path)
         self._added = dict(self._inner.get_added_tokens_decoder())
         self._shown: dict[int, bytes] = {}
+        self.special: Sequence[str] = [one.content for one in self._added.values() if one.special]
         self.vocabulary: int = 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
 
     def encode(self, text: str, *, special: bool) -> list[int]:
@@ -97,6 +104,7 @@ class ByteTokenizer:
     vocabulary: int = 258
     _NAMES: Final = {BOS: b"<bos>", EOS: b"<eos>"}
     _BYTES: Final = tuple(bytes([value]) for value in range(256))
+    special: Sequence[str] = ("<bos>", "<eos>")
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """See Tokenizer. A written-out special token is recognised at the text's start only, where templates put it."""

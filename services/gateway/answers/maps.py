@@ -9,7 +9,7 @@ from typing import Any
 
 from services.gateway.answers.best import BestAnswer
 from services.gateway.answers.counted import Count
-from services.gateway.answers.shapes import ChatShape, Usage
+from services.gateway.answers.shapes import ChatShape, Usage, Whole
 from services.gateway.answers.whole import Collected
 from services.gateway.relay.record import Sink
 from services.gateway.tools.said import CallPiece
@@ -34,18 +34,18 @@ class NatsChoice:
 
     def text(self, index: int, text: str) -> None:
         """Send text; `i` is the first token it comes from."""
-        self._piece(index, {"i": self._due, "text": text})
+        self._piece(index, {"i": min(self._due, index), "text": text})
 
     def token(self, index: int, text: str, logprobs: Logprobs | None) -> None:
         """Send a token with its logprobs, and those of the tokens whose text was held until now."""
         if logprobs is not None:
             self._pending.append(logprobs)
         if text:
-            self._piece(index, {"i": self._due, "text": text, "logprobs": self._waiting_logprobs()})
+            self._piece(index, {"i": min(self._due, index), "text": text, "logprobs": self._waiting_logprobs()})
 
     def calls(self, index: int, text: str, calls: list[CallPiece]) -> None:
         """Send pieces of calls, with the words before them and the logprobs that wait."""
-        piece = {"i": self._due, "text": text, "tool_calls": [one.delta() for one in calls]}
+        piece = {"i": min(self._due, index), "text": text, "tool_calls": [one.delta() for one in calls]}
         if self._pending:
             piece["logprobs"] = self._waiting_logprobs()
         self._piece(index, piece)
@@ -143,17 +143,23 @@ class NatsAnswer:
             last["finish_reasons"] = ends
         collected = [choice.whole(shape) for choice in choices if isinstance(choice, Collected)]
         if collected:
-            before = self._echoes or [""] * len(collected)
-            last |= {"i": 0, "text": before[0] + collected[0].text}
-            if collected[0].logprobs is not None and (self._best is None or self._best.shows_logprobs):
-                last["logprobs"] = collected[0].logprobs["content"]
-            if len(collected) > 1:
-                last["texts"] = [echo + one.text for echo, one in zip(before, collected, strict=True)]
-            if any(one.calls for one in collected):
-                last["tool_calls"] = [call.whole() for call in collected[0].calls]
-                if len(collected) > 1:
-                    last["tool_calls_of"] = [[call.whole() for call in one.calls] for one in collected]
+            last |= self._whole(collected)
         self._send(last)
+
+    def _whole(self, collected: list[Whole]) -> dict[str, Any]:
+        """Say all that was collected: of the first choice, and of each where there are more."""
+        before = self._echoes or [""] * len(collected)
+        texts = [echo + one.text for echo, one in zip(before, collected, strict=True)]
+        made: dict[str, Any] = {"i": 0, "text": texts[0]}
+        several: dict[str, Any] = {"texts": texts}
+        if self._best is None or self._best.shows_logprobs:
+            logprobs = [one.logprobs and one.logprobs["content"] for one in collected]
+            if any(logprobs):
+                made["logprobs"], several["logprobs_of"] = logprobs[0], logprobs
+        if any(one.calls for one in collected):
+            calls = [[call.whole() for call in one.calls] for one in collected]
+            made["tool_calls"], several["tool_calls_of"] = calls[0], calls
+        return made | several if len(collected) > 1 else made
 
     def _piece(self, piece: dict[str, Any]) -> None:
         try:

@@ -4,6 +4,7 @@ Owns every byte between the braces. A stream's events differ in one JSON string 
 once per choice.
 """
 
+from codecs import IncrementalDecoder, getincrementaldecoder
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Protocol
 
@@ -108,7 +109,8 @@ class _ChatLogprobs:
 
 @dataclass(slots=True)
 class _CompletionLogprobs:
-    offset: int = 0
+    offset: int = 0  # where the next token's text begins, in characters: one may be cut over several tokens
+    decoder: IncrementalDecoder = field(default_factory=lambda: getincrementaldecoder("utf-8")("replace"))
     entries: list[Logprobs] = field(default_factory=list)
 
     def add(self, logprobs: Logprobs) -> None:
@@ -123,7 +125,7 @@ class _CompletionLogprobs:
         offsets = []
         for one in entries:
             offsets.append(self.offset)
-            self.offset += len(one.token.text)
+            self.offset += len(self.decoder.decode(one.token.raw))
         return {
             "tokens": [one.token.text for one in entries],
             "token_logprobs": [_finite(one.token.logprob) for one in entries],

@@ -11,6 +11,10 @@ from shared.errors import BadRequest
 _OURS: Final = ("messages", "tools", "bos_token", "eos_token", "documents")
 """Names of the chat template's that only this server may set."""
 
+OF_A_TURN: Final = 16
+"""Characters that a template writes around a turn, at least."""
+SpeakerName = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f\u0085\u2028\u2029]*(?!\n)$")]
+"""One line: templates write names into the line that says whose turn begins."""
 TemplateVariables = Annotated[dict[str, Any], Meta(max_length=64)]
 
 
@@ -36,7 +40,7 @@ class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart | RefusalPart] | None = None
-    name: Annotated[str, Meta(max_length=256)] | None = None
+    name: SpeakerName | None = None
     tool_calls: Annotated[list[ToolCall], Meta(max_length=128)] | None = None
     tool_call_id: CallId | None = None
     refusal: str | None = None
@@ -51,9 +55,9 @@ class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def length(self) -> int:
-        """Characters of all that goes into a prompt."""
+        """Characters of all that goes into a prompt, and what a turn costs that says nothing."""
         called = sum(len(call.function.name) + len(call.function.arguments) for call in self.tool_calls or ())
-        return len(self.text) + len(self.reasoning_content or "") + called
+        return len(self.text) + len(self.reasoning_content or "") + called + len(self.name or "") + OF_A_TURN
 
     def check(self, where: str) -> None:
         """See that what the role needs is there, and nothing that belongs to another. Raises BadRequest."""

@@ -88,6 +88,6 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """Apply the rules that hold between fields. Raises BadRequest."""
         if self.stream_options is not None and not self.stream:
             raise BadRequest("stream_options is only allowed with stream: true", "stream_options")
-        if self.min_tokens and self.min_tokens > (self.max_tokens or self.min_tokens):
+        if self.min_tokens and self.min_tokens > (self.bound or self.min_tokens):
             raise BadRequest("min_tokens is greater than max_tokens", "min_tokens")
         only_one(self.demands())

@@ -1,6 +1,7 @@
 """Reads a body or a message as a request shape, and says what is wrong with it in the client's words."""
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -20,8 +21,12 @@ _UNSUPPORTED_NAMES: Final = (
 UNSUPPORTED: Final = frozenset(_UNSUPPORTED_NAMES.split())
 """Names other servers know and this one does not honour: told apart from a misspelling."""
 
+DEEPEST: Final = 200
+"""Objects and lists inside each other. Far from the interpreter's own limit, which moves with whoever recurses."""
+
 T = TypeVar("T")
 
+_HOLDERS: Final = (dict, list, msgspec.Struct)
 _PATH: Final = re.compile(r" - at (`key` in )?`\$\.?([^`]*)`$")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`")
 _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`")
@@ -39,6 +44,8 @@ def parse(body: bytes, shape: type[T]) -> T:
         raise BadRequest("the body is nested too deeply") from None
     except ValueError as error:
         raise BadRequest(f"the body is not valid JSON: {error}") from None
+    if body.count(b"{") + body.count(b"[") > DEEPEST:  # counted in no time
+        _check_depth(request, "", DEEPEST)
     return _checked(request)
 
 
@@ -50,7 +57,37 @@ def convert(fields: dict[str, Any], shape: type[T]) -> T:
         raise _fault(str(error)) from None
     except RecursionError:
         raise BadRequest("the message is nested too deeply") from None
+    _check_depth(request, "", DEEPEST)
     return _checked(request)
+
+
+def _check_depth(value: object, where: str, most: int) -> None:
+    """Refuse a parameter that is nested more deeply than it may be. Recurses into our own shapes alone."""
+    if isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            if isinstance(one := getattr(value, name), _HOLDERS):
+                _check_depth(one, f"{where}.{name}".lstrip("."), most - 1)
+    elif isinstance(value, list) and any(isinstance(one, msgspec.Struct) for one in value):
+        for place, one in enumerate(value):
+            if isinstance(one, _HOLDERS):
+                _check_depth(one, f"{where}[{place}]", most - 1)
+    elif _deeper(value, most):
+        raise BadRequest(f"'{where}' is nested too deeply; {DEEPEST} levels are allowed", where)
+
+
+def _deeper(value: object, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        level = [one for holder in level for one in _inside(holder) if isinstance(one, _HOLDERS)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _fault(message: str) -> BadRequest:

@@ -203,6 +203,8 @@ def in_its_words() -> Iterator[None]:
         yield
     except BadRequest as error:
         name = re.split(r"[.\[]", error.param or "", maxsplit=1)[0]
+        if name == "tools" and error.param is not None:  # whose functions are flat here
+            error.param = error.param.replace("].function.", "].", 1)
         error.param = CHAT_NAMES.get(name, error.param)
         raise
 

@@ -89,7 +89,8 @@ def of_outputs(asked: StructuredOutputs | None, prefix: str) -> list[Demanded]:
     if asked.regex is not None:
         found.append(Demanded(Constraint("regex", _bounded(asked.regex, f"{prefix}regex")), f"{prefix}regex"))
     if asked.choice is not None:
-        words = " | ".join(json.dumps(word, ensure_ascii=False) for word in asked.choice)
+        # Lark takes no control character as it is, and DEL is the one that JSON does not spell out
+        words = " | ".join(json.dumps(word, ensure_ascii=False).replace("\x7f", r"\u007f") for word in asked.choice)
         found.append(Demanded(Constraint("lark", _bounded(f"start: {words}", f"{prefix}choice")), f"{prefix}choice"))
     if asked.grammar is not None:
         found.append(Demanded(Constraint("lark", _bounded(asked.grammar, f"{prefix}grammar")), f"{prefix}grammar"))

@@ -128,7 +128,7 @@ class External:
 def _category(answer: bytes, texts: int) -> str | None:
     try:
         results = msgspec.json.decode(answer, type=_Judgment).results
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _Failed(f"its answer is no moderation: {error}") from None
     if len(results) != texts:
         raise _Failed(f"it judged {len(results)} texts of {texts}")

@@ -26,6 +26,7 @@ _UNSEEN: Final = (
 )
 _OVERLAYS: Final = ((0x0334, 0x0338), (0x20D0, 0x20FF))  # strike letters through or enclose them; make no letter
 _ACCENTS: Final = ((0x0300, 0x036F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0xFE20, 0xFE2F))
+FIRST_MARK: Final = "\u0300"
 FIRST_UNSPACED: Final = "\u0e00"
 _UNSPACED: Final = (  # scripts that put no spaces between words
     (0x0E00, 0x0EFF),
@@ -51,6 +52,31 @@ def in_word(character: str) -> bool:
 def is_mark(character: str) -> bool:
     """Whether a character changes the letter before it."""
     return character > "\u02ff" and unicodedata.category(character)[0] == "M"
+
+
+def settled(text: str) -> int:
+    """Count the characters that stay where they are: more marks may still come between those at the end."""
+    end = len(text)
+    while end and text[end - 1] >= FIRST_MARK and unicodedata.combining(text[end - 1]):
+        end -= 1
+    return end
+
+
+def ordered(text: str, start: int = 0) -> str:
+    """Put the marks of each letter into their canonical order, from a place on: they may be written in any."""
+    if max(text[start:], default="") < FIRST_MARK:
+        return text
+    classes = [unicodedata.combining(character) for character in text]
+    place, size = start, len(text)
+    made = [text[:start]]
+    while place < size:
+        end = place + 1
+        if classes[place]:
+            while end < size and classes[end]:
+                end += 1
+        made.append("".join(sorted(text[place:end], key=unicodedata.combining)))
+        place = end
+    return "".join(made)
 
 
 class Folder(dict[int, str]):
@@ -102,7 +128,7 @@ class Folder(dict[int, str]):
                 folded.append(piece)
                 starts.extend([index] * len(piece))
                 after_space = piece[-1] == SPACE
-        return "".join(folded), starts
+        return ordered("".join(folded)), starts
 
     def word(self, text: str) -> str:
         """Fold a word or a phrase of a rule."""

@@ -124,7 +124,7 @@ class _Translator:
             case "ANY":
                 made = Pattern(r"(?s:.)", "", 1, 1)
             case "NOT_LITERAL":
-                made = Pattern(f"[^{_code(value)}]", "", 1, 1)
+                made = self._members([("NEGATE", None), ("LITERAL", value)])
             case "IN":
                 made = self._members(value)
             case "AT":

@@ -6,6 +6,7 @@ each piece, so that a reloaded list counts from the next piece on. Delivers noth
 
 from typing import Protocol
 
+from services.gateway.content.folding import FIRST_MARK, ordered, settled
 from services.gateway.content.rules import Match, Rules
 
 
@@ -36,8 +37,13 @@ class Scanner:
         rules = self._source.rules
         self._take(text, rules)
         folded = self._text
+        hold = rules.pending(folded, self._base)
+        if folded[-1:] >= FIRST_MARK and (sure := max(self._base, settled(folded))) < len(folded):
+            folded = folded[:sure]  # other marks may come between those behind it
+            begun = rules.pending(folded, self._base)
+            hold = min(hold, begun) if begun < sure else hold
         found = rules.first(folded, self._base, final=False)
-        hold = max(rules.pending(folded, self._base), len(folded) - rules.window)
+        hold = max(hold, len(self._text) - rules.window)
         if found is not None and found.start <= hold:
             self.match = found
             return self._before(found.start)
@@ -58,7 +64,11 @@ class Scanner:
                 self._starts = list(range(self._held))
             shift = self._held
             self._starts += range(shift, shift + len(text)) if starts is None else [shift + one for one in starts]
-        self._text += folded
+        if folded[:1] >= FIRST_MARK and not settled(folded[:1]):  # a mark: it may belong before those that are here
+            begin = max(self._base, settled(self._text))
+            self._text = ordered(self._text + folded, begin)
+        else:
+            self._text += folded
         self._held += len(text)
 
     def _before(self, place: int) -> int:

@@ -3,6 +3,7 @@
 Pure but for the seed that is drawn where the client gave none. Knows no connection and no worker.
 """
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +77,10 @@ async def plan_completion(request: CompletionRequest, prompter: Prompter) -> lis
     prompts = request.prompts()
     if len(prompts) * request.choices > MAX_CHOICES:
         raise BadRequest(f"at most {MAX_CHOICES} choices in one request: prompts times n, or best_of", "n")
-    tokens = [await prompter.text(prompt) for prompt in prompts]
+    tokens = []
+    for prompt in prompts:
+        tokens.append(await prompter.text(prompt))
+        await asyncio.sleep(0)  # the streams have their turn: many short texts are one long one
     compared = request.choices > (request.n or 1)  # by their logprobs
     alternatives = 0 if compared and request.logprobs is None else request.logprobs
     constraint = await constraint_of(request, prompter)

@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar
 
 from services.gateway.api.chat import ChatMessage
 from services.gateway.api.tokens import TokenizeRequest
-from services.gateway.prompts.template import ChatTemplate, up_to_last
+from services.gateway.prompts.quoting import Quoting, draw_mark
+from services.gateway.prompts.template import ChatTemplate, marked, up_to_mark
 from services.gateway.prompts.turns import Turn, in_words, turns_of
 from services.gateway.tools.formats import choose
 from shared.errors import BadRequest, ContextTooLong
@@ -37,6 +38,7 @@ class Prompter:
         self.spec = spec
         self.tokenizer = tokenizer
         self._threads = threads
+        self._quoting = Quoting(tokenizer.special)
         bos = "" if spec.bos_id is None else tokenizer.piece(spec.bos_id)[0]
         eos = tokenizer.piece(min(spec.eos_ids))[0] if spec.eos_ids else ""
         self.template = ChatTemplate(spec.chat_template, bos=bos, eos=eos)
@@ -56,24 +58,35 @@ class Prompter:
 
         `continued`: the model goes on with the last message.
         """
-        template, turns = self._turns(messages, tools or [])
-        length = sum(message.length for message in messages) + sum(len(str(tool)) for tool in tools or ())
+        length = sum(message.length for message in messages) + len(str(tools or ""))
         self._refuse_hopeless(length, "messages")
 
         def work() -> list[int]:
-            text = template.render(turns, extra or {}, tools=tools)
+            text = self._rendered(messages, extra or {}, tools or [], continued=continued)
             # the template writes the special tokens itself
-            return self.tokenizer.encode(up_to_last(text, messages[-1].text) if continued else text, special=False)
+            return [token for part in self._quoting.parts(text) for token in self.tokenizer.encode(part, special=False)]
 
-        return self._usable(await self.run(work, length), "messages")
+        return self._usable(await self.run(work, length + len(str(extra or ""))), "messages")
+
+    def _rendered(
+        self, messages: list[ChatMessage], extra: dict[str, Any], tools: list[dict[str, Any]], *, continued: bool
+    ) -> str:
+        quoting = self._quoting
+        tools, extra = quoting.value(tools), quoting.value(extra)
+        template, turns = self._turns(messages, tools)
+        if not continued:
+            return template.render(turns, extra, tools=tools)
+        end, words = draw_mark(), quoting.text(messages[-1].text)
+        turns[-1]["content"] = marked(turns[-1]["content"], end)
+        return up_to_mark(template.render(turns, extra, tools=tools), words, end)
 
     def _turns(self, messages: list[ChatMessage], tools: list[dict[str, Any]]) -> tuple[ChatTemplate, list[Turn]]:
         """Choose the template, and say the conversation as it reads it."""
-        if not tools and not any(message.tool_calls or message.role == "tool" for message in messages):
-            return self.template, turns_of(messages, self.form)
-        if self._tools.knows("tools"):
-            return self._tools, turns_of(messages, self.form)
-        return self.template, in_words(messages, self.form, tools)
+        quoting = self._quoting
+        plain = not tools and not any(message.tool_calls or message.role == "tool" for message in messages)
+        if plain or self._tools.knows("tools"):
+            return self.template if plain else self._tools, quoting.value(turns_of(messages, self.form))
+        return self.template, in_words([quoting.message(message) for message in messages], self.form, tools)
 
     def _special(self, text: str) -> int | None:
         """The id of a special token, whose text streams do not show."""

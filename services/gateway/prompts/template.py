@@ -32,6 +32,12 @@ class _Generation(Extension):
         return nodes.Scope(body, lineno=line)
 
 
+_BROKEN: Final = (
+    jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError
+)  # fmt: skip
+"""What comes of a value that is not of the kind that a template, or one of jinja's filters, takes it for."""
+
+
 class _TemplateRefused(Exception):
     """Raised by a template that cannot render these messages."""
 
@@ -85,17 +91,24 @@ class ChatTemplate:
             return self._template.render(messages=messages, tools=tools or None, **given, **self._tokens)
         except _TemplateRefused as error:
             raise BadRequest(f"the model's chat template refuses these messages: {error}", "messages") from None
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        except _BROKEN as error:
             raise BadRequest(f"the model's chat template cannot render these messages: {error}", "messages") from None
 
 
-def up_to_last(rendered: str, words: str) -> str:
-    """Cut a rendered conversation behind its last words, so that the model goes on with them. Raises BadRequest."""
-    trimmed = words.strip()
-    place = rendered.rfind(trimmed)
-    if place < 0:
+def marked(words: str, mark: str) -> str:
+    """Mark where words end; space behind them is kept apart, since many templates trim it."""
+    kept = len(words.rstrip())
+    return f"{words[:kept]}{mark}{words[kept:]}"
+
+
+def up_to_mark(rendered: str, words: str, mark: str) -> str:
+    """Cut a conversation behind its last words, whose end is marked, so that the model goes on with them.
+
+    Raises BadRequest where the template has changed them.
+    """
+    before, _, after = rendered.rpartition(mark)
+    if not before.endswith(words.strip()):
         param = "continue_final_message"
         raise BadRequest("the model's chat template changes the last message, so that it cannot go on", param)
-    whole = words.lstrip()
-    end = len(whole) if rendered.startswith(whole, place) else len(trimmed)
-    return rendered[: place + end]
+    space = words[len(words.rstrip()) :]
+    return before + space if after.startswith(space) else before

@@ -12,7 +12,7 @@ from typing import Any, Final
 from services.gateway.tools.formats import ARGS_MISTRAL, ToolFormat
 from shared.errors import BadRequest
 from shared.messages import Constraint
-from shared.text.grammar import check
+from shared.text.grammar import JSON_OPTIONS, check
 
 _SPACING: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As templates write JSON, which is what models have learned. With free spacing a weak model writes spaces for ever."""
@@ -64,13 +64,19 @@ def calls_or_text(form: ToolFormat, functions: Sequence[Function], *, single: bo
     """Allow any text with calls in it; `schema`: where there is no call, the answer is JSON that fits it."""
     rules = _rules(form, functions, single=single, apart=not schema)
     if schema:
-        return Constraint("lark", "\n".join(["start: calls | answer", f"answer: %json {schema}", *rules]))
+        return Constraint("lark", "\n".join(["start: calls | answer", f"answer: %json {_answer(schema)}", *rules]))
     if not form.opener:
         return Constraint("lark", "\n".join(["start: calls | TEXT | LEAD calls", *rules, _PLAIN_TEXT]))
     if form.name == "mistral" and not form.named:
         return Constraint("lark", "\n".join(["start: lead body | TEXT", *_lead(form), *rules, _ANY_TEXT]))
     start = "start: lead body | TEXT" if single else "start: (lead body)* TEXT"
     return Constraint("lark", "\n".join([start, *_lead(form), *rules, _ANY_TEXT]))
+
+
+def _answer(schema: str) -> str:
+    """The schema of an answer, held to as it is where it stands alone. `true`, which says nothing, is a schema too."""
+    said = json.loads(schema)
+    return json.dumps({**(said if isinstance(said, dict) else {}), "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
 
 
 def _lead(form: ToolFormat) -> list[str]:

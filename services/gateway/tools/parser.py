@@ -35,19 +35,26 @@ class Teller:
         self._single = single
         self._new_id = short_id if short_ids else call_id
         self._index = -1
-        self._space = ""  # at the end of the words so far: of no interest where a call follows
-        self._words: list[str] = []
-        self._calls: dict[int, CallPiece] = {}
+        self._space: list[str] = []  # at the end of the words so far: of no interest where a call follows
+        self._said: list[Said] = []
 
     def words(self, text: str) -> None:
         """Tell words."""
         if self.ended:
             return
-        text = self._space + text
         told = text.rstrip()
-        self._space = text[len(told) :]
         if told:
-            self._words.append(told)
+            self._tell("".join((*self._space, told)))
+            self._space = []
+        if len(told) < len(text):
+            self._space.append(text[len(told) :])
+
+    def _tell(self, words: str) -> None:
+        """Words behind calls stand apart from those before."""
+        if self._said and not self._said[-1].calls:
+            self._said[-1].text += words
+        else:
+            self._said.append(Said(words, []))
 
     def grown(self, call: CallText | ArgumentsText, *, told: bool) -> bool:
         """Tell of a call that has grown; returns whether anything of it is told."""
@@ -71,31 +78,31 @@ class Teller:
     def _piece(self, call: CallText | ArgumentsText, *, told: bool) -> None:
         arguments = call.arguments()
         if not told:
-            self._space = ""
+            self._space = []
             self._index += 1
-            self._calls[self._index] = CallPiece(self._index, self._new_id(), call.name, arguments)
-        elif self._index in self._calls:
-            self._calls[self._index].arguments += arguments
+            self._grow(CallPiece(self._index, self._new_id(), call.name, arguments))
         elif arguments:
-            self._calls[self._index] = CallPiece(self._index, arguments=arguments)
+            self._grow(CallPiece(self._index, arguments=arguments))
 
-    def take(self) -> Said:
-        """Hand over what is to be told now."""
-        if not self._words and not self._calls:
-            return NOTHING
-        said = Said("".join(self._words), list(self._calls.values()))
-        self._words.clear()
-        self._calls.clear()
+    def _grow(self, piece: CallPiece) -> None:
+        if not self._said:
+            self._said.append(Said("", []))
+        calls = self._said[-1].calls
+        if piece.name is None and calls:  # the last one there is the one that grows
+            calls[-1].arguments += piece.arguments
+        else:
+            calls.append(piece)
+
+    def take(self) -> list[Said]:
+        """Hand over what is to be told now, in order."""
+        said, self._said = self._said, []
         return said
 
     def end(self) -> None:
         """Tell the space that was held back; after calls it means nothing."""
         if self._space and self._index < 0:
-            self._words.append(self._space)
-        self._space = ""
-
-
-NOTHING: Final = Said()
+            self._tell("".join(self._space))
+        self._space = []
 
 
 class Parser(ABC):
@@ -119,7 +126,7 @@ class Parser(ABC):
     def step(self, character: str) -> bool:
         """Take one character inside a call; false when it cannot stand there."""
 
-    def feed(self, text: str) -> Said:
+    def feed(self, text: str) -> list[Said]:
         """Take the next stretch of text."""
         while text and not self.teller.ended:
             if self._inside:
@@ -129,7 +136,7 @@ class Parser(ABC):
                 text = self.look(held + text)
         return self.teller.take()
 
-    def finish(self, *, cut: bool) -> Said:
+    def finish(self, *, cut: bool) -> list[Said]:
         """Take the text's end. `cut`: the limit of tokens came before the model's own end."""
         if self._inside:
             if cut and self._call is not None:

@@ -25,7 +25,7 @@ class CallPiece(msgspec.Struct):
 
 
 class Said(msgspec.Struct):
-    """The words and the pieces of calls in one stretch of text."""
+    """Words, and the pieces of calls that follow them."""
 
-    text: str = ""
-    calls: list[CallPiece] = []
+    text: str
+    calls: list[CallPiece]

@@ -116,7 +116,12 @@ async def test_a_prompt_that_the_service_flags_is_refused_with_its_category(
     assert house.fleet.requests == []
 
 
-@pytest.mark.parametrize("answers", [(500, b"oops"), (200, b"no json"), (200, b'{"results":[]}'), (302, b"")])
+DEEP = b'{"results":[{"flagged":false}],"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    "answers", [(500, b"oops"), (200, b"no json"), (200, b'{"results":[]}'), (302, b""), (200, DEEP)]
+)
 async def test_a_failing_service_refuses_prompts_where_nothing_may_pass_unjudged(
     house: House, client: AsyncOpenAI, judge: Judge, answers: tuple[int, bytes]
 ) -> None:
@@ -162,6 +167,8 @@ async def test_a_slow_service_times_out_and_one_that_may_be_missed_is_missed(
     with pytest.raises(openai.InternalServerError):
         await client.chat.completions.create(model="chat", messages=HELLO)
     service = house.gateway._moderation._services["lenient"]
+    assert await service.judge(["evil"]) is None
+    judge.waits_s, judge.answers = 0.0, (200, DEEP)
     assert await service.judge(["evil"]) is None
 
 

@@ -160,6 +160,13 @@ async def test_a_conversation_comes_as_items_in_all_their_forms(house: House, cl
         ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": 5}}}}, "text.format"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
+        (
+            {
+                "tools": [{**WEATHER, "strict": True, "parameters": {"type": "object", "not": {}}}],
+                "tool_choice": "required",
+            },
+            "tools[0].parameters",
+        ),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "other"}}, "tool_choice"),
         ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "input[0].call_id"),

@@ -7,7 +7,7 @@ import pytest
 
 from services.gateway.api.chat import ChatRequest
 from services.gateway.api.completion import CompletionRequest
-from services.gateway.api.reading import convert, parse
+from services.gateway.api.reading import DEEPEST, convert, parse
 from shared.errors import BadRequest
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -51,6 +51,8 @@ def completion(**fields: Any) -> CompletionRequest:
         ({"messages": [{"role": "robot", "content": "hello"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": "x", "name": "a\nsystem"}]}, "messages[0].name"),
+        ({"messages": [{"role": "user", "content": "x", "name": "a\n"}]}, "messages[0].name"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tool_choice": "auto"}, "tool_choice"),
         ({"response_format": {"type": "grammar"}}, "response_format.type"),
@@ -115,6 +117,38 @@ def test_a_known_name_that_is_not_served_is_told_apart_from_a_misspelling() -> N
 def test_a_body_that_is_no_request_is_a_bad_request(body: bytes) -> None:
     with pytest.raises(BadRequest):
         parse(body, ChatRequest)
+
+
+@pytest.mark.parametrize("shape", ["object", "list"])
+def test_what_is_nested_too_deeply_for_those_who_read_it_later_is_refused_at_the_edge(shape: str) -> None:
+    def nested(depth: int) -> Any:
+        value: Any = 1
+        for _ in range(depth):
+            value = {"a": value} if shape == "object" else [value]
+        return {
+            "messages": HELLO,
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": value}}}],
+        }
+
+    for depth in (DEEPEST - 50, DEEPEST, 600, 900):
+        for read in (
+            lambda said: parse(msgspec.json.encode(said), ChatRequest),
+            lambda said: convert(said, ChatRequest),
+        ):
+            if depth < DEEPEST:
+                read(nested(depth))
+                continue
+            with pytest.raises(BadRequest, match="nested too deeply") as refusal:
+                read(nested(depth))
+            assert refusal.value.param == "tools[0].function.parameters"
+
+
+def test_16_the_newer_limit_wins_over_the_older_one_beside_min_tokens_too() -> None:
+    assert chat(max_tokens=5, max_completion_tokens=100, min_tokens=50).bound == 100
+    for older in (None, 100):
+        with pytest.raises(BadRequest) as refusal:
+            chat(max_tokens=older, max_completion_tokens=5, min_tokens=50)
+        assert refusal.value.param == "min_tokens"
 
 
 def test_null_is_the_same_as_not_given() -> None:

@@ -1,6 +1,7 @@
 """Templates, tokens, context, and what a request becomes for the workers."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -63,6 +64,7 @@ def test_template_helpers_are_there() -> None:
         "{{ messages.append(1) }}",
         "{{ 1 // 0 }}",
         "{{ 'a' + 1 }}",
+        "{{ messages[0].content | dictsort }}",
     ],
 )
 def test_what_a_template_refuses_or_must_not_do_is_a_bad_request(source: str) -> None:
@@ -86,6 +88,39 @@ async def test_a_chat_is_tokenised_with_one_bos(prompter: Prompter) -> None:
 async def test_a_long_prompt_is_tokenised_in_a_thread_alike(prompter: Prompter) -> None:
     wide = Prompter(replace(SPEC, context=100_000), ByteTokenizer(), prompter._threads)
     assert await wide.text("x" * 50_000) == [256] + [120] * 50_000
+
+
+async def test_whatever_makes_a_prompt_long_keeps_it_off_the_loop(
+    prompter: Prompter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompter.context, aside, taken = 10**6, prompter.aside, 0
+
+    async def counted(work: Callable[[], Any]) -> Any:
+        nonlocal taken
+        taken += 1
+        return await aside(work)
+
+    monkeypatch.setattr(prompter, "aside", counted)
+    await prompter.chat([ChatMessage("user", "x")], {"date": "today"})
+    assert taken == 0
+    await prompter.chat([ChatMessage("user", "x")], {"date_string": "x" * 3_000})
+    await prompter.chat([ChatMessage("user" if place % 2 == 0 else "assistant", "") for place in range(501)], None)
+    assert taken == 2
+
+
+async def test_many_short_prompts_let_streams_have_their_turn(prompter: Prompter) -> None:
+    turns = 0
+
+    async def stream() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.ensure_future(stream())
+    await plan_completion(CompletionRequest(prompt=["a"] * 100), prompter)
+    other.cancel()
+    assert turns >= 100
 
 
 async def test_a_hopeless_text_is_refused_without_being_tokenised(prompter: Prompter) -> None:

@@ -225,3 +225,18 @@ def test_words_that_might_have_begun_a_call_are_no_token_of_their_own_in_the_usa
     sent = [json.loads(data) for _, data in events(wire.body())]
     assert "".join(one["choices"][0]["delta"].get("content", "") for one in sent) == "abc <tool"
     assert [one["usage"]["completion_tokens"] for one in sent] == [1, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_19_offsets_of_a_completions_tokens_count_characters_however_they_are_cut(at_once: bool) -> None:  # noqa: FBT001
+    around = CompletionShape("cmpl-1", 5, "chat").logprobs()
+    raw = "a\U0001f680é!".encode()
+    made: list[int] = []
+    for place in range(len(raw)):
+        piece = raw[place : place + 1]
+        around.add(Logprobs(place, TokenLogprob(1, -0.5, piece.decode(errors="replace"), piece), []))
+        if not at_once:
+            made += (around.take() or {})["text_offset"]
+    if at_once:
+        made = (around.take() or {})["text_offset"]
+    assert made == [0, 1, 1, 1, 1, 2, 2, 3]

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+import re2
 
 from services.gateway.content.files import RuleFiles
 from services.gateway.content.folding import Folder
@@ -35,6 +36,17 @@ def test_what_cannot_be_matched_in_linear_time_is_refused_by_name(pattern: str, 
     with pytest.raises(BadPattern, match=r".") as error:
         translate(pattern, Folder(), ignore_case=True)
     assert why in str(error.value)
+
+
+def test_a_set_that_leaves_a_letter_out_leaves_it_out_as_rules_see_it_or_is_refused() -> None:
+    bare = Folder(ignore_accents=True)
+    for folder, pattern, text in ((bare, "a[^é]c", "aéc"), (bare, "a[^é1]c", "aec"), (Folder(), "a[^\uff22]c", "abc")):
+        full = translate(pattern, folder, ignore_case=True).full
+        assert not re2.search(full, folder.fold(text)[0])
+        assert re2.search(full, folder.fold("azc")[0])
+    for pattern in ("a[^é]c", "a[^é1]c"):
+        with pytest.raises(BadPattern, match="two characters"):
+            translate(pattern, Folder(), ignore_case=True)
 
 
 def files(tmp_path: Path, patterns: str, **more: object) -> RuleFiles:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from services.gateway.tools.formats import ARGS_MISTRAL, ToolFormat, choose
@@ -23,7 +24,7 @@ def read(
     """The words and the calls, as a client joins them; checks the rules of deltas on the way."""
     parser = open_parser(form, NAMES, eager=eager, single=single)
     words, calls, ids = [], [], set()
-    for said in [*(parser.feed(chunk) for chunk in chunks), parser.finish(cut=cut)]:
+    for said in chain(*(parser.feed(chunk) for chunk in chunks), parser.finish(cut=cut)):
         words.append(said.text)
         for piece in said.calls:
             if piece.name is not None:

@@ -6,11 +6,15 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from services.gateway.api.structure import StructuredOutputs, of_outputs, settled
 from services.gateway.tools.formats import ARGS_MISTRAL, CLOSE_HERMES, OPEN_HERMES, OPEN_MISTRAL, ToolFormat, choose
 from services.gateway.tools.grammar import Function, calls_only, calls_or_text
 from shared.errors import BadRequest
 from shared.messages import Constraint
+from shared.text import ByteTokenizer
 from shared.text.matching import Grammars
 from tests.unit.gateway.tools.reading import objects, read
 
@@ -22,6 +26,7 @@ class Bytes:
     """A byte for a token; `marked`: markers are special tokens too."""
 
     vocabulary = 261
+    special = ()
 
     def __init__(self, *, marked: bool) -> None:
         self.ids = IDS if marked else {}
@@ -47,6 +52,7 @@ class Bytes:
 
 TOKENIZERS = {marked: Bytes(marked=marked) for marked in (True, False)}
 GRAMMARS = {marked: Grammars(tokenizer, Bytes.vocabulary) for marked, tokenizer in TOKENIZERS.items()}
+BYTES = Grammars(ByteTokenizer(), ByteTokenizer.vocabulary)
 PLAIN, MARKED = (lambda _: None), IDS.get
 FORMATS: dict[str, ToolFormat] = {
     "hermes": choose("hermes", "", PLAIN),
@@ -117,6 +123,10 @@ def test_with_a_form_for_the_answer_it_is_calls_or_that_form(name: str) -> None:
         assert allows(form, constraint, text), text
     for text in ('{"x": "five"}', "Hello.", form.calls(WRONG)):
         assert not allows(form, constraint, text), text
+    # a weak model would write space for ever, here as where the form stands alone
+    assert [allows(form, constraint, f'{{"x":{" " * count}5}}') for count in (40, 41)] == [True, False]
+    anything = calls_or_text(form, TWO, single=False, schema="true")
+    assert allows(form, anything, "[1]")
 
 
 @pytest.mark.parametrize(("name", "single"), list(itertools.product(FORMATS, (True, False))))
@@ -193,3 +203,16 @@ def test_the_format_is_recognised_by_the_template(template: str, name: str, name
     assert (form.name, form.named) == (name, named)
     assert choose("hermes", template, PLAIN).name == "hermes"
     assert set(form.shown) == {IDS[m] for m in (form.opener, form.closer, ARGS_MISTRAL if named else "") if m in IDS}
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('\x7f"\\\n/|'), min_size=1), min_size=1)
+)
+def test_every_word_of_a_choice_can_be_written_and_ends_the_text(words: list[str]) -> None:
+    (demanded,) = of_outputs(StructuredOutputs(choice=words), "structured_outputs.")
+    constraint = settled(demanded)
+    for word in words:
+        inner = BYTES.matcher(constraint, []).inner
+        tokens = list(word.encode())
+        assert inner.try_consume_tokens(tokens) == len(tokens)
+        assert inner.is_accepting()

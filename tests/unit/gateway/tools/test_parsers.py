@@ -1,6 +1,7 @@
 """Calls in a model's text: found in every format, however the text is cut; what is no call stays words."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -157,9 +158,22 @@ def test_ids_have_the_form_that_the_models_template_takes_back() -> None:
 
     def first(name: str) -> str:
         form = FORMATS[name]
-        said = open_parser(form, frozenset("f"), eager=True, single=False).feed(form.calls([("f", "{}")]))
+        (said,) = open_parser(form, frozenset("f"), eager=True, single=False).feed(form.calls([("f", "{}")]))
         return said.calls[0].id or ""
 
     assert first("hermes").startswith("call_")
     assert len(first("mistral")) == 9
     assert first("mistral").isalnum()
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_a_model_that_writes_nothing_but_space_costs_no_more_per_token_in_the_end(name: str) -> None:
+    from services.gateway.tools.parsers import open_parser
+
+    parser = open_parser(FORMATS[name], frozenset("f"), eager=True, single=False)
+    started = time.perf_counter()
+    for _ in range(100_000):
+        assert parser.feed(" " * 16) == []
+    assert time.perf_counter() - started < 5, "each token copies all the space before it"
+    (said,) = parser.feed("!")
+    assert (len(said.text), said.calls) == (1_600_001, [])
