@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from services.gateway.answers.shapes import Around, ChatShape, Usage, encode
+from services.gateway.answers.logprobs import Around
+from services.gateway.answers.shapes import ChatShape, Usage, encode
 from services.gateway.api.responses import ReasoningSettings, ResponsesRequest, TextSettings
 from services.gateway.api.structure import AsText
 from services.gateway.refusals import answer, told

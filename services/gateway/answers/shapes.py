@@ -4,17 +4,14 @@ Owns every byte between the braces. A stream's events differ in one JSON string 
 once per choice.
 """
 
-from codecs import IncrementalDecoder, getincrementaldecoder
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
+from services.gateway.answers.logprobs import Around, ChatLogprobs, CompletionLogprobs
 from services.gateway.tools.said import CallPiece
-from shared.messages import Finish, Logprobs, TokenLogprob
-
-LEAST: Final = -9999.0
-"""A log probability of minus infinity, which JSON cannot say."""
+from shared.messages import Finish
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -47,18 +44,6 @@ class Whole:
     calls: list[CallPiece] = field(default_factory=list)
 
 
-class Around(Protocol):
-    """Collects the logprobs of a choice in the form that its shape wants."""
-
-    def add(self, logprobs: Logprobs) -> None:
-        """Take one more token."""
-        ...
-
-    def take(self) -> dict[str, Any] | None:
-        """Hand over what came since the last call; None when nothing did."""
-        ...
-
-
 class Shape(Protocol):
     """How one route's answer looks."""
 
@@ -89,57 +74,6 @@ class Shape(Protocol):
     def logprobs(self) -> Around:
         """Make an empty collector."""
         ...
-
-
-@dataclass(slots=True)
-class _ChatLogprobs:
-    entries: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, logprobs: Logprobs) -> None:
-        """Take one more token."""
-        entry = _chat_token(logprobs.token)
-        entry["top_logprobs"] = [_chat_token(other) for other in logprobs.top]
-        self.entries.append(entry)
-
-    def take(self) -> dict[str, Any] | None:
-        """Hand over what came since the last call."""
-        entries, self.entries = self.entries, []
-        return {"content": entries, "refusal": None} if entries else None
-
-
-@dataclass(slots=True)
-class _CompletionLogprobs:
-    offset: int = 0  # where the next token's text begins, in characters: one may be cut over several tokens
-    decoder: IncrementalDecoder = field(default_factory=lambda: getincrementaldecoder("utf-8")("replace"))
-    entries: list[Logprobs] = field(default_factory=list)
-
-    def add(self, logprobs: Logprobs) -> None:
-        """Take one more token."""
-        self.entries.append(logprobs)
-
-    def take(self) -> dict[str, Any] | None:
-        """Hand over what came since the last call."""
-        entries, self.entries = self.entries, []
-        if not entries:
-            return None
-        offsets = []
-        for one in entries:
-            offsets.append(self.offset)
-            self.offset += len(self.decoder.decode(one.token.raw))
-        return {
-            "tokens": [one.token.text for one in entries],
-            "token_logprobs": [_finite(one.token.logprob) for one in entries],
-            "top_logprobs": [{other.text: _finite(other.logprob) for other in one.top} for one in entries],
-            "text_offset": offsets,
-        }
-
-
-def _finite(logprob: float) -> float:
-    return max(logprob, LEAST)
-
-
-def _chat_token(token: TokenLogprob) -> dict[str, Any]:
-    return {"token": token.text, "logprob": _finite(token.logprob), "bytes": list(token.raw)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +151,7 @@ class ChatShape(_Answer):
 
     def logprobs(self) -> Around:
         """Make an empty collector."""
-        return _ChatLogprobs()
+        return ChatLogprobs()
 
     def _delta(
         self,
@@ -273,7 +207,7 @@ class CompletionShape(_Answer):
 
     def logprobs(self) -> Around:
         """Make an empty collector."""
-        return _CompletionLogprobs()
+        return CompletionLogprobs()
 
 
 def _choice(index: int, text: str, logprobs: dict[str, Any] | None, reason: Finish | None) -> dict[str, Any]:
