@@ -92,8 +92,9 @@ def test_damaged_messages(original: bytes, data: st.DataObject) -> None:
 @given(st.sampled_from(GOLDEN), st.integers(0, 400))
 def test_truncated_and_prolonged_messages_are_malformed(original: bytes, cut: int) -> None:
     for damaged in (original[: cut % len(original)], original + b"\x00"):
-        with pytest.raises(MalformedMessage):
-            decode(damaged, AnyMessage | InstanceRecord)
+        for door in (AnyMessage, InstanceRecord):
+            with pytest.raises(MalformedMessage):
+                decode(damaged, door)
 
 
 def test_a_megabyte_of_noise_is_malformed() -> None:
