@@ -95,9 +95,9 @@ class Line:
                     raise
 
     async def _work(self) -> None:
-        """Wait until there is something to send."""
+        """Wait until there is something to send. A line that nobody has used yet is not even opened."""
         try:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(IDLE_S if self.counts.batches else None):
                 await self._due.wait()
         except TimeoutError:
             _ = self.send("PING")
