@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from services.gateway.api.chat import ChatRequest
 from services.gateway.api.completion import CompletionRequest
 from tests.contract.gateway.corpora import GOOD, MESSAGEPACK, MESSAGEPACK_SPICES, PACKED, chance, mutated
+from tests.contract.gateway.direct import replies_to
 from tests.contract.gateway.house import WORDS, House, open_house
 from tests.servers import NatsServer, RedisServer
 
@@ -46,24 +47,7 @@ async def client(house: House, nats_server: NatsServer) -> AsyncIterator[Client]
 
 async def ask(house: House, client: Client, data: bytes) -> dict[str, Any]:
     """Send bytes; the last reply, which must come."""
-    replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    inbox = client.new_inbox()
-
-    async def keep(message: Any) -> None:
-        replies.put_nowait(msgpack.unpackb(message.data))
-
-    subscription = await client.subscribe(inbox, cb=keep)
-    await client.publish(house.subjects.requests("chat"), data, reply=inbox)
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                reply = await replies.get()
-                if reply.get("done") or "error" in reply:
-                    return reply
-    except TimeoutError:
-        raise AssertionError(f"no reply to {data[:500]!r}") from None
-    finally:
-        await subscription.unsubscribe()
+    return (await replies_to(house, client, data))[-1]
 
 
 async def all_of(house: House, client: Client, requests: list[bytes]) -> list[str]:

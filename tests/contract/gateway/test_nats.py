@@ -12,6 +12,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from shared.errors import Code
+from tests.contract.gateway.direct import replies_to
 from tests.contract.gateway.house import WORDS, House, failed, open_house
 from tests.servers import NatsServer, RedisServer
 
@@ -47,20 +48,7 @@ async def ask(house: House, client: Client, request: Any) -> list[dict[str, Any]
     """Send bytes, or a map with the key, and collect the replies up to the last one."""
     if isinstance(request, dict):
         request = msgpack.packb({"v": 1, "api_key": "secret-key", **request})
-    inbox = client.new_inbox()
-    replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-
-    async def keep(message: Any) -> None:
-        replies.put_nowait(msgpack.unpackb(message.data))
-
-    subscription = await client.subscribe(inbox, cb=keep)
-    await client.publish(house.subjects.requests("chat"), request, reply=inbox)
-    got: list[dict[str, Any]] = []
-    async with asyncio.timeout(10):
-        while not got or not (got[-1].get("done") or "error" in got[-1]):
-            got.append(await replies.get())
-    await subscription.unsubscribe()
-    return got
+    return await replies_to(house, client, request)
 
 
 async def test_a_stream_is_acknowledged_then_told_piece_by_piece_then_ended(house: House, client: Client) -> None:

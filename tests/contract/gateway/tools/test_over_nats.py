@@ -1,6 +1,5 @@
 """Calls of functions over NATS."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -8,6 +7,7 @@ import msgpack
 import nats
 import pytest
 
+from tests.contract.gateway.direct import replies_to
 from tests.contract.gateway.house import House
 from tests.contract.gateway.tools.asking import BEFORE, CALLS, ONE, OTHER, TIME, WEATHER, says
 from tests.contract.gateway.wire import HELLO
@@ -20,21 +20,11 @@ async def over_nats(house: House, nats_server: NatsServer, **fields: Any) -> lis
     """Ask as a direct client of NATS does, and collect the replies up to the last one."""
     settings = nats_server.settings()
     client = await nats.connect(settings.url, user=settings.user, password=settings.password)
-    replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    inbox = client.new_inbox()
-
-    async def keep(message: Any) -> None:
-        replies.put_nowait(msgpack.unpackb(message.data))
-
-    await client.subscribe(inbox, cb=keep)
-    body = msgpack.packb({"v": 1, "messages": HELLO, "tools": [WEATHER, TIME], **fields})
-    await client.publish(house.subjects.requests("chat"), body, reply=inbox)
-    got: list[dict[str, Any]] = []
-    async with asyncio.timeout(10):
-        while not got or not (got[-1].get("done") or "error" in got[-1]):
-            got.append(await replies.get())
-    await client.close()
-    return got
+    body = {"v": 1, "messages": HELLO, "tools": [WEATHER, TIME], **fields}
+    try:
+        return await replies_to(house, client, msgpack.packb(body))
+    finally:
+        await client.close()
 
 
 async def test_20_over_nats_calls_come_in_maps(house: House, nats_server: NatsServer) -> None:
