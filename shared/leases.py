@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from shared import keys
 from shared.config import RedisSettings
 from shared.errors import Unavailable
 from shared.messages import Epoch
+from shared.redis_client import open_redis_client
 
 Clock = Callable[[], float]
 MARGIN = 0.1
@@ -26,7 +25,8 @@ MARGIN = 0.1
 
 # Idempotent on the owner: a call whose reply was lost can be repeated. The boot number grows when Redis has forgotten
 # it (flush), when another Redis process answers (restart, failover: its counter may lie behind) and when the caller
-# has seen a higher one. Numbers stay far below 2^53, the largest that Lua holds exactly.
+# has seen a higher one. It is drawn from the clock in microseconds, so that those before and after a flush differ, and
+# stays far below 2^53, the largest that Lua holds exactly.
 TAKE = """
 -- KEYS: lease, fence, boot   ARGV: owner, ttl_ms, highest boot number known to the caller
 local owner = redis.call('HGET', KEYS[1], 'owner')
@@ -39,7 +39,8 @@ local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
 local stored = redis.call('HMGET', KEYS[3], 'number', 'run')
 local boot = tonumber(stored[1] or '0')
 if stored[2] ~= run or boot < tonumber(ARGV[3]) then
-  boot = math.max(tonumber(redis.call('TIME')[1]), boot + 1, tonumber(ARGV[3]) + 1)
+  local clock = redis.call('TIME')
+  boot = math.max(tonumber(clock[1]) * 1000000 + tonumber(clock[2]), boot + 1, tonumber(ARGV[3]) + 1)
   redis.call('HSET', KEYS[3], 'number', string.format('%.0f', boot), 'run', run)
 end
 local counter = redis.call('INCR', KEYS[2])
@@ -74,13 +75,7 @@ class Taken:
 
 def open_lease_client(settings: RedisSettings, ttl_s: float) -> Redis:
     """Make a client whose calls answer or fail well within a ttl; it never repeats a call by itself."""
-    return Redis.from_url(
-        settings.url,
-        socket_timeout=ttl_s / 4,
-        socket_connect_timeout=ttl_s / 4,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=4,
-    )
+    return open_redis_client(settings.url, ttl_s / 4, max_connections=4)
 
 
 class Lease:

@@ -19,17 +19,17 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from prometheus_client import Gauge
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from shared.command_line import CommandLine, identified
 from shared.config import Config
 from shared.control import Assignable, Control
 from shared.errors import BatonError, ConfigError, DeadlineExceeded, LinkLost
+from shared.failpoints import arm
 from shared.health import HealthServer
 from shared.instance import Instance, Load, new_id
 from shared.messages import Role, State
 from shared.nats_bus import NatsBus
+from shared.redis_client import open_redis_client
 from shared.reloading import Reloading
 from shared.stopping import Stopping
 from shared.tasks import AGAIN_S
@@ -81,12 +81,7 @@ class Prepared(Protocol):
 
 def open_redis(config: Config) -> Redis:
     """Make the client for everything but leases: short timeouts, nothing repeated behind the caller's back."""
-    return Redis.from_url(
-        config.redis.url,
-        socket_timeout=config.redis.timeout_s,
-        socket_connect_timeout=config.redis.timeout_s,
-        retry=Retry(NoBackoff(), 0),
-    )
+    return open_redis_client(config.redis.url, config.redis.timeout_s)
 
 
 async def serve(service: Service, config: Config, stopping: Stopping, reloading: Reloading | None = None) -> int:
@@ -264,6 +259,7 @@ def main(make: Callable[[], Service], arguments: Sequence[str] | None = None) ->
         service = make()
         config = identified(command.read(), service.role)
         configure_logging(config.telemetry, service.role, config.instance.id)
+        arm(os.environ)
         if isinstance(service, Prepared):
             service.prepare(config)
     except BatonError as error:

@@ -23,12 +23,12 @@ class Tenure:
         self._awake_at = NEVER
         self._pulse_at = NEVER
         self._pulse_epoch: Epoch = (0, 0)
-        self._slept = False
+        self._woke_at = NEVER  # from a stop through which the lease may have gone; NEVER: from none
 
     def awake(self, now: float) -> None:
         """Note that we run; called often. A gap as long as the ttl means that this process was stopped meanwhile."""
         if self._awake_at != NEVER and now - self._awake_at > self.ttl_s:
-            self._slept = True
+            self._woke_at = now
         self._awake_at = now
 
     def pulse(self, epoch: Epoch, now: float) -> None:
@@ -46,16 +46,18 @@ class Tenure:
         return self._pulse_at >= self._until + self._echo_s
 
     def confirmed(self, epoch: Epoch, sent_at: float, *, created: bool) -> bool:
-        """Note a confirmation. True: our tenure was broken, others have taken over, drop what was begun before it.
+        """Note a confirmation, right after `awake`. True: our tenure was broken, drop what was begun before it.
 
         A lease that Redis had to create anew was missing for a while. That breaks the tenure if this process slept
-        through it, or if the monitor was heard after it had lapsed; not if Redis forgot it or was away itself.
+        through it, or if the monitor was heard after it had lapsed; not if Redis forgot it or was away itself. The
+        answer to a call from before a stop says nothing about what happened since.
         """
         again = created and self.epoch != (0, 0)
         forgotten = epoch[0] != self.epoch[0]
         noticed = self._outlived() and sent_at >= self._until
-        broken = again and (self._slept or (noticed and not forgotten))
-        self._slept = False
+        broken = again and (self._woke_at != NEVER or (noticed and not forgotten))
+        if sent_at >= self._woke_at:
+            self._woke_at = NEVER
         self.epoch = epoch
         self._until = sent_at + self.ttl_s - self._margin_s
         return broken

@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from shared import keys
 from shared.config import RedisSettings
 from shared.errors import LinkLost
+from shared.redis_client import open_redis_client
 from shared.tenancy.api_key import ApiKey
 
 KEPT_S: Final = 90 * 86_400
@@ -116,12 +115,7 @@ class Register:
 @asynccontextmanager
 async def open_register(settings: RedisSettings) -> AsyncIterator[Register]:
     """Open the register for a command. Raises LinkLost when Redis does not answer."""
-    client = Redis.from_url(
-        settings.url,
-        socket_timeout=settings.timeout_s,
-        socket_connect_timeout=settings.timeout_s,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = open_redis_client(settings.url, settings.timeout_s)
     try:
         yield Register(client)
     finally:

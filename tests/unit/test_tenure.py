@@ -91,6 +91,12 @@ def test_having_slept_is_forgotten_once_the_lease_is_confirmed(tenure: Tenure) -
     assert not tenure.confirmed((100, 6), 10.5, created=True)  # someone deleted the key; we were awake
 
 
+def test_an_answer_from_before_a_stop_does_not_hide_that_the_process_slept(tenure: Tenure) -> None:
+    tenure.awake(10.0)
+    assert not tenure.confirmed((100, 1), 0.5, created=False)  # executed before the stop, read after it
+    assert tenure.confirmed((100, 5), 10.0, created=True)
+
+
 def test_a_lease_missing_after_the_monitor_was_heard_has_been_noticed(tenure: Tenure) -> None:
     run(tenure, 0.0, 5.0, pulses=True)
     assert tenure.confirmed((100, 7), 5.0, created=True)

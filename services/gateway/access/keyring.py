@@ -12,15 +12,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from services.gateway.access.line import Line
 from shared import keys
 from shared.config import RedisSettings
 from shared.errors import BatonError, LinkLost
+from shared.redis_client import open_redis_client
 from shared.tenancy import audit
 from shared.tenancy.api_key import ApiKey
 from shared.tenancy.register import not_older
@@ -78,9 +76,7 @@ class Keyring:
         self._changes = 0  # heard, or missed
         self._in_step = False  # with the stream: an entry that is sure needs no asking
         patience = LISTEN_MS / 1000 + min(1.0, settings.timeout_s)
-        self._client = Redis.from_url(
-            settings.url, socket_timeout=patience, socket_connect_timeout=patience, retry=Retry(NoBackoff(), 0)
-        )
+        self._client = open_redis_client(settings.url, patience)
 
     async def find(self, key_id: str) -> ApiKey | None:
         """Return the key of an id, None where there is none. Raises LinkLost when that cannot be told now."""

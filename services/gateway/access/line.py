@@ -12,13 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from shared.config import RedisSettings
 from shared.errors import BatonError, LinkLost, Overloaded
+from shared.redis_client import open_redis_client
 
 BATCH: Final = 256
 LONGEST: Final = 16_384
@@ -56,9 +54,7 @@ class Line:
         self.down = False
         self.on_up: Callable[[], None] = _nothing
         patience = min(PATIENCE_S, settings.timeout_s)
-        self._client = Redis.from_url(
-            settings.url, socket_timeout=patience, socket_connect_timeout=patience, retry=Retry(NoBackoff(), 0)
-        )
+        self._client = open_redis_client(settings.url, patience)
         self._connection = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         self._scripts = scripts
         self._waiting: list[Question] = []
