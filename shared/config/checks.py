@@ -14,6 +14,8 @@ ANY = (1, 1 << 62)
 TENANT_NAME: Final = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._@+|-]{0,62}[A-Za-z0-9])?\Z")
 """Wide enough for what identity providers put into a subject; stands inside Redis keys and log lines."""
 
+ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d+)?")
+
 
 def url(*schemes: str) -> Callable[[str], str]:
     """Make a check for a URL of one of these schemes; an empty one is fine."""
@@ -29,6 +31,18 @@ def url(*schemes: str) -> Callable[[str], str]:
         return "" if whole else f"is no URL of the form {schemes[0]}://host:port"
 
     return check
+
+
+def address(value: str) -> str:
+    """Check a host with or without a port; an empty one is fine."""
+    if not value:
+        return ""
+    try:
+        parts = urlsplit(f"//{value}")
+        whole = bool(parts.hostname) and parts.port != 0 and ADDRESS.fullmatch(value) is not None
+    except ValueError:
+        whole = False
+    return "" if whole else "is no host, host:port, [v6] or [v6]:port"
 
 
 def scenario_name(value: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.config.checks import ANY, PORT, SECONDS, instance_name, scenario_name
+from shared.config.checks import ANY, PORT, SECONDS, address, instance_name, scenario_name
 from shared.config.reader import setting
 
 
@@ -20,6 +20,8 @@ class FleetSettings:
     drain_s: float = setting(30.0, between=(0.0, 3600.0))  # for running requests at an orderly stop
     stop_s: float = setting(10.0, between=SECONDS)  # for everything after the drain
     attempts: int = setting(4, between=(1, 100))  # at one request
+    orphan_grace_s: float = setting(30.0, between=(0.0, 3600.0))  # streams run on so long after their gateway is gone
+    keep_s: float = setting(60.0, between=(0.0, 3600.0))  # a stream that is over may be resumed for so long; 0: not
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class KvSettings:
 
     host: str = setting("127.0.0.1")
     port: int = setting(0, between=PORT)  # 0: any free one
+    advertise: str = setting("", check=address)  # what senders are told instead of the address listened on
+    shared_memory: bool = setting(True)  # between workers of one machine; without it they use TCP, too
     staging_mb: int = setting(512, between=ANY)
     max_transfers: int = setting(64, between=ANY)
 

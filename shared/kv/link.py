@@ -131,6 +131,11 @@ class Link:
         self.fill(memoryview(data))
         return bytes(data)
 
+    def patience(self, seconds: float | None) -> None:
+        """Bound each wait of the thread from now on; it ends with TimeoutError. None: only a `cut` ends it."""
+        self.still_wanted()
+        self._sock.settimeout(seconds)
+
     def put(self, data: bytes | memoryview) -> None:
         """Send all of it. Raises OSError."""
         self._sock.sendall(data)

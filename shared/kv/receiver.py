@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class Receiver:
     """A KvReceiver over TCP and, where the platform can, shared memory."""
 
-    def __init__(self, settings: KvSettings, arena: Arena, advertised: str = "") -> None:
+    def __init__(self, settings: KvSettings, arena: Arena) -> None:
         max_idle = settings.max_transfers + 16  # moving ones come on top, no more than max_transfers
         self._tickets = Tickets(arena, settings.max_transfers)
         self._threads = ThreadPoolExecutor(settings.max_transfers, thread_name_prefix="kv-receive")
@@ -39,19 +39,16 @@ class Receiver:
         self._closed = False
         listener = tcp.listen(settings.host, settings.port)
         self._listeners = [(Link(listener), False)]
-        self.endpoints = [Endpoint(tcp.TRANSPORT, tcp.address_of(listener, advertised))]
-        local = shm.listen()
+        self.endpoints = [Endpoint(tcp.TRANSPORT, tcp.address_of(listener, settings.advertise))]
+        local = shm.listen() if settings.shared_memory else None
         if local is not None:
             self._listeners.append((Link(local), True))
             self.endpoints.insert(0, Endpoint(shm.TRANSPORT, shm.address_of(local)))
 
     @classmethod
-    async def open(cls, settings: KvSettings, arena: Arena, *, advertised: str = "") -> Self:
-        """Listen on settings.host. `advertised` is the name senders are told where they know us by another.
-
-        Raises ConfigError when the address cannot be listened on.
-        """
-        receiver = cls(settings, arena, advertised)
+    async def open(cls, settings: KvSettings, arena: Arena) -> Self:
+        """Listen as the settings say. Raises ConfigError when the address cannot be listened on."""
+        receiver = cls(settings, arena)
         for listener, is_local in receiver._listeners:
             _ = receiver._tasks.spawn(receiver._accept(listener, local=is_local), name="kv accept")
         return receiver

@@ -12,6 +12,7 @@ from typing import Final
 
 from shared.config import KvSettings
 from shared.errors import DeadlineExceeded, Draining, KvRefused, MalformedMessage, WorkerLost
+from shared.failpoints import failpoint
 from shared.kv import Staging, shm, tcp
 from shared.kv.arena import Arena, Range
 from shared.kv.layout import checksum
@@ -134,10 +135,13 @@ def _talk(link: Link, view: memoryview, opening: Opening, *, by_tcp: bool) -> No
     """In a thread: one push from opening to the last answer. Raises NotBegun, another OSError, or KvRefused."""
     try:
         link.put(opening.pack())
+        link.patience(CONNECT_S)  # one that lives answers at once: it has a thread for every ticket
         answer = _answer(link)
+        link.patience(None)
     except OSError as error:
         raise NotBegun(str(error)) from error
     if answer is Answer.GO:
+        failpoint("kv.pushing")
         link.put(tcp.send(link, view) if by_tcp else checksum(view, link.still_wanted))
         answer = _answer(link)
     if answer is not Answer.DONE:

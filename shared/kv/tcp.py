@@ -10,8 +10,10 @@ import ipaddress
 import socket
 from contextlib import suppress
 from typing import Final
+from urllib.parse import urlsplit
 
 from shared.errors import ConfigError
+from shared.failpoints import failpoint
 from shared.kv.layout import Checksum, chunk_ranges
 from shared.kv.link import Link
 
@@ -40,9 +42,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket, advertised: str = "") -> str:
-    """Where senders reach the listener: `advertised`, else what it is bound to, else (bound to all) our own address."""
+    """Where senders reach the listener: `advertised`, else what it is bound to, else (bound to all) our own address.
+
+    `advertised` is a host, or host and port where what they connect to passes connections on to us.
+    """
     bound, port = listener.getsockname()[:2]
-    host = advertised or (_own_address(listener.family) if ipaddress.ip_address(bound).is_unspecified else bound)
+    told = urlsplit(f"//{advertised}")
+    host = told.hostname or (_own_address(listener.family) if ipaddress.ip_address(bound).is_unspecified else bound)
+    port = told.port or port
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -75,6 +82,7 @@ def send(link: Link, view: memoryview) -> bytes:
     digest = Checksum()
     for start, stop in chunk_ranges(len(view)):
         link.still_wanted()
+        failpoint("kv.chunk")
         with view[start:stop] as chunk:
             digest.update(chunk)
             link.put(chunk)

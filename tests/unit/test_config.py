@@ -241,6 +241,14 @@ def test_every_key_has_a_variable_that_sets_it() -> None:
                 assert read == value, name
 
 
+def test_an_advertised_address_is_a_host_with_or_without_a_port() -> None:
+    for value in ("", "decode-7", "decode-7:41", "192.0.2.7:41", "[2001:db8::7]:41", "[2001:db8::7]"):
+        assert load(None, {"BATON_KV__ADVERTISE": value}).kv.advertise == value
+    for value in (":41", "host:0", "host:99999", "host:port", "tcp://host:1", "host/path", "2001:db8::7", "a b"):
+        [fault] = faults(None, {"BATON_KV__ADVERTISE": value})
+        assert fault.endswith("is no host, host:port, [v6] or [v6]:port"), value
+
+
 def test_moderators_must_exist_and_have_what_their_kind_needs(tmp_path: Path) -> None:
     path = written(
         tmp_path,

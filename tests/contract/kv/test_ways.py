@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.config import KvSettings
 from shared.errors import KvRefused, WorkerLost
 from shared.kv import shm
 from shared.kv.arena import Arena
@@ -25,6 +26,31 @@ async def test_shared_memory_is_chosen_by_itself(ends: Ends) -> None:
     assert await ends.sender.push(staging, grant) == "shm"
     (await push.received()).release()
     staging.release()
+
+
+async def test_without_shared_memory_a_receiver_of_this_host_offers_tcp_alone() -> None:
+    ends = await Ends.open("tcp", KvSettings(shared_memory=False))
+    assert [one.transport for one in ends.receiver.endpoints] == ["tcp"]
+    await ends.crosses()
+    await ends.close()
+
+
+@pytest.mark.parametrize(
+    ("advertised", "told"),
+    [
+        ("decode-7.example", "decode-7.example:{}"),
+        ("decode-7.example:41", "decode-7.example:41"),
+        ("[2001:db8::7]:41", "[2001:db8::7]:41"),
+        ("[2001:db8::7]", "[2001:db8::7]:{}"),
+    ],
+)
+async def test_senders_are_told_the_address_that_is_advertised(advertised: str, told: str) -> None:
+    plain = await Ends.open("tcp", KvSettings(port=0))
+    port = plain.endpoint.address.rpartition(":")[2]
+    await plain.close()
+    ends = await Ends.open("tcp", KvSettings(port=int(port), advertise=advertised))
+    assert ends.endpoint.address == told.format(port)
+    await ends.close()
 
 
 @pytest.mark.parametrize(
