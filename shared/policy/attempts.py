@@ -54,30 +54,36 @@ class OpenRequest:
     instance: str = ""  # that was asked or has it
     since: float = 0.0  # when the instance got it
     cause: Cause = Cause.ARRIVED  # why it needs an offer
-    accepted: bool = False  # by any worker, ever
+    accepted: bool = False  # by any worker, ever, also of another gateway
     begun: bool = False  # the client has a token: no first-token deadline any more
+    progress: bool = False  # the last attempt brought a token
     decoding: bool = False  # handed off: its prefill slot is settled
     failures: int = 0
+    losses: int = 0  # attempts lost after progress
     preemptions: int = 0
-    deaths: set[str] = field(default_factory=set)  # workers that died with it
+    deaths: set[str] = field(default_factory=set)  # workers that died with it, and perhaps of it
+    suspect: bool = False  # of having killed them, as others are
+    condemned: bool = False  # it did
     avoid: set[str] = field(default_factory=set)  # rejected or failed it; others first, once
 
     @classmethod
     def of(cls, event: Arrived, number: int, now: float) -> "OpenRequest":
         """A request that has just arrived."""
-        due = min(event.wait_by, event.deadline, event.expires)
         return cls(
             event.request_id,
             event.scenario,
             event.deadline,
             event.expires,
             event.priority,
-            due,
+            event.wanted_by,
             number,
             now,
             event.tenant,
             event.weight,
             event.tokens + REQUEST_TOKENS,
+            attempt=event.attempt,
+            accepted=event.begun,
+            begun=event.begun,
         )
 
     @property
@@ -93,25 +99,32 @@ class OpenRequest:
         return min(self.deadline, self.expires) if self.accepted else self.due
 
     def died_with(self, instance: str, now: float, rules: DispatchRules) -> None:
-        """Count a worker's death against the request, unless it had long been running there.
+        """Count a worker's death against the request: the first always, a later one unless all went well there.
 
         A request that kills does so soon after it came, at the latest the second time: then its replay starts just
-        before the token that kills.
+        before the token that kills. One that went on well for a while is innocent, wherever it is when workers die.
         """
-        if not self.deaths or now - self.since < rules.poison_window_s:
+        if not self.deaths or not self.progress or now - self.since < rules.poison_window_s:
             self.deaths.add(instance)
 
-    def failed(self, code: Code, message: str, rules: DispatchRules) -> Verdict | None:
-        """Count a failed attempt. A verdict when it was the last one."""
-        if code in NOBODYS_FAULT:
+    def failed(self, why: Verdict, rules: DispatchRules) -> Verdict | None:
+        """Count an attempt that is over. A verdict when it was the last one."""
+        if why.code in NOBODYS_FAULT:
             self.preemptions += 1
+        elif self.progress and (why.code is Code.WORKER_LOST or why.cause in (Cause.LOST, Cause.STALLED)):
+            self.losses += 1
         else:
             self.failures += 1
-        if len(self.deaths) >= rules.poison:
-            return Verdict(
-                Code.ENGINE_FAILED, f"{len(self.deaths)} workers died with this request; no other gets it", Cause.POISON
-            )
-        if self.failures >= rules.attempts or self.preemptions >= rules.preemptions:
-            tried = self.failures + self.preemptions
-            return Verdict(code, f"given up after {tried} failed attempts; the last: {message or code}", Cause.FAILED)
-        return None
+        if self.condemned:
+            text = f"{len(self.deaths)} workers died with this request; no other gets it"
+            return Verdict(Code.ENGINE_FAILED, text, Cause.POISON)
+        spent = (
+            self.failures >= rules.attempts
+            or self.losses >= rules.losses
+            or self.preemptions >= rules.preemptions
+        )  # fmt: skip
+        if not spent:
+            return None
+        tried = self.failures + self.losses + self.preemptions
+        text = f"given up after {tried} failed attempts; the last: {why.message or why.code}"
+        return Verdict(why.code, text, Cause.FAILED)

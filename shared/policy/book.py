@@ -4,7 +4,8 @@ Owns the bookkeeping and keeps it in step with the view's counts; every change o
 Decides nothing.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Collection
 from functools import partial
 
 from shared.policy.attempts import OpenRequest, Phase
@@ -21,6 +22,7 @@ class Book:
         self._view = view
         self._requests: dict[str, OpenRequest] = {}
         self._at: dict[str, dict[str, OpenRequest]] = {}  # instance -> requests there, in order
+        self._open: Counter[str] = Counter()  # by scenario
         self._ends: Deadlines[str] = Deadlines()
         self.arrivals = 0
         self.waiting: defaultdict[str, Waiting] = defaultdict(partial(Waiting, rules))
@@ -31,6 +33,14 @@ class Book:
     def get(self, request_id: str) -> OpenRequest | None:
         """Find an open request."""
         return self._requests.get(request_id)
+
+    def holding(self) -> Collection[str]:
+        """Name the instances that were asked or have something."""
+        return self._at.keys()
+
+    def of(self, scenario: str) -> int:
+        """Count a scenario's requests."""
+        return self._open[scenario]
 
     def next_deadline(self) -> float | None:
         """Say when the first request ends."""
@@ -45,6 +55,7 @@ class Book:
         self.arrivals += 1
         request = OpenRequest.of(event, self.arrivals, now)
         self._requests[request.request_id] = request
+        self._open[request.scenario] += 1
         self.wait(request, Cause.ARRIVED)
         return request
 
@@ -59,7 +70,7 @@ class Book:
         self.waiting[request.scenario].take(request)
         request.phase = Phase.OFFERED
         request.attempt += 1
-        request.decoding = False
+        request.progress = request.decoding = False
         self._enter(request, instance, now)
         self._view.dispatched(instance)
         return Offer(request.request_id, request.attempt, instance, request.cause)
@@ -77,8 +88,8 @@ class Book:
         self._ends.set(request.request_id, request.ends_at)
 
     def begin(self, request: OpenRequest) -> None:
-        """Note that the client has a token."""
-        request.begun = True
+        """Note that the client has a token of the last attempt."""
+        request.begun = request.progress = True
         self._ends.set(request.request_id, request.ends_at)
 
     def hand_off(self, request: OpenRequest, decode: str, now: float) -> None:
@@ -121,6 +132,7 @@ class Book:
         self.leave(request)
         self.waiting[request.scenario].discard(request)
         self._ends.drop(request.request_id)
+        self._open[request.scenario] -= 1
         del self._requests[request.request_id]
 
     def _enter(self, request: OpenRequest, instance: str, now: float) -> None:

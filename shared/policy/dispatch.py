@@ -4,6 +4,7 @@ Owns the rules; the requests are in the book, the workers in the view. Sends not
 hears only the first token, the hand-off and the end.
 """
 
+from collections.abc import Collection
 from itertools import islice
 from typing import assert_never
 
@@ -30,9 +31,11 @@ from shared.policy.dispatch_events import (
     Withdraw,
 )
 from shared.policy.endings import Endings
+from shared.policy.hedging import HedgeBudget
 from shared.policy.placement import FleetView, Lost
 from shared.policy.scarcity import Scarcity
-from shared.policy.world import BusDown, BusUp, MapSeen, PulseSeen, StatusSeen, Tick
+from shared.policy.suspects import Suspects
+from shared.policy.world import BusDown, BusUp, MapSeen, NobodyThere, PulseSeen, StatusSeen, Tick
 
 
 class Dispatcher:
@@ -42,8 +45,10 @@ class Dispatcher:
         self.view = view
         self._rules = rules or DispatchRules()
         self._book = Book(view, self._rules)
+        self._hedges = HedgeBudget(self._rules)
         self._scarcity = Scarcity(self._rules)
-        self._endings = Endings(self._book, view, self._scarcity, self._rules)
+        self._suspects = Suspects(self._rules)
+        self._endings = Endings(self._book, view, self._scarcity, self._suspects, self._rules)
         self._bus_up = True
 
     @property
@@ -55,15 +60,26 @@ class Dispatcher:
         """Count the scenario's requests without a slot."""
         return len(self._book.waiting[scenario]) if scenario in self._book.waiting else 0
 
+    def holding(self) -> Collection[str]:
+        """Name the instances where requests of ours are: those to be probed."""
+        return self._book.holding()
+
+    def where(self, request_id: str) -> str | None:
+        """Say which worker has a request; None where none has it, as far as is known."""
+        request = self._book.get(request_id)
+        return request.instance if request is not None and request.phase is Phase.HELD else None
+
     def next_deadline(self) -> float | None:
         """Say when a Tick is due at the latest; ask again after each event."""
-        moments = (self._book.next_deadline(), self._scarcity.next_deadline(), self.view.next_deadline())
+        parts = (self._book, self._scarcity, self._suspects, self.view)
+        moments = [part.next_deadline() for part in parts]
         return min((at for at in moments if at is not None), default=None)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Say what to do, in this order, because of the event. That of an older attempt does nothing."""
         actions = self._lose(self.view.tick(now), now)
         actions += self._endings.overdue(now)
+        actions += self._draw_all(now) if self._suspects.acquit(now) else []
         match event:
             case Arrived():
                 actions += self._arrive(event, now)
@@ -74,10 +90,12 @@ class Dispatcher:
                 actions += self._see(message, now)
             case PulseSeen():
                 self.view.hear(now)
-            case BusDown() | BusUp():
-                self._bus_up = isinstance(event, BusUp)
-                actions += self._draw_all(now)
-            case Tick():
+            case NobodyThere(instance):
+                actions += self._lose(self.view.nobody_there(instance, now), now)
+            case BusDown() | BusUp() | Tick():
+                if not isinstance(event, Tick):
+                    self._bus_up = isinstance(event, BusUp)
+                    self.view.probing.bus(now, up=self._bus_up)
                 actions += self._draw_all(now)
             case _:
                 request = self._book.get(event.request_id)
@@ -92,9 +110,11 @@ class Dispatcher:
             case FirstToken():
                 self._book.accept(request, now)
                 self._book.begin(request)
+                self._hedges.went_on(request.request_id)
             case Ended():
                 self._book.accept(request, now)
-                self._book.close(request)
+                self._endings.well(request)
+                actions = self._draw(request.scenario, now) if request.suspect else []
             case _ if request.phase is Phase.WAITING:
                 pass  # withdrawn: only what reached the client counts
             case OfferAccepted() | OfferRejected() | OfferUnanswered():
@@ -113,9 +133,11 @@ class Dispatcher:
     def _answer(
         self, request: OpenRequest, event: OfferAccepted | OfferRejected | OfferUnanswered, now: float
     ) -> list[Action]:
+        if not isinstance(event, OfferUnanswered):
+            self.view.hear(now)
+            self.view.probing.heard(event.instance, now)
         match event:
             case OfferAccepted():
-                self.view.hear(now)
                 self._book.accept(request, now)
                 return []
             case OfferRejected():
@@ -139,7 +161,6 @@ class Dispatcher:
         return actions
 
     def _reject(self, request: OpenRequest, event: OfferRejected, now: float) -> list[Action]:
-        self.view.hear(now)
         self._book.reject(request)
         if not event.retryable:
             return self._endings.refuse(request, event.code, event.message, Cause.REJECTED)
@@ -175,12 +196,16 @@ class Dispatcher:
         return self._retry(request, Verdict(event.code, event.message, Cause.FAILED), now)
 
     def _stall(self, request: OpenRequest, now: float) -> list[Action]:
+        """Move it elsewhere, within the budget; else it stays where it is, and the edge asks again."""
         instance = request.instance
+        self.view.suspect(instance, now)
+        everybody = self._book.of(request.scenario)
+        if not self._hedges.take(request.scenario, request.request_id, instance, everybody, now):
+            return []
         self._book.accept(request, now)
         if not request.decoding:
             request.avoid.add(instance)
         self._book.leave(request)
-        self.view.suspect(instance, now)
         return self._retry(request, Verdict(Code.WORKER_LOST, f"{instance} made no progress", Cause.STALLED), now)
 
     def _retry(self, request: OpenRequest, why: Verdict, now: float) -> list[Action]:
@@ -189,7 +214,7 @@ class Dispatcher:
 
     def _requeue(self, request: OpenRequest, why: Verdict, now: float) -> list[Action]:
         withdraw = Withdraw(request.request_id, request.attempt, why.cause)
-        verdict = request.failed(why.code, why.message, self._rules)
+        verdict = request.failed(why, self._rules)
         if verdict is None and request.ends_at <= now:
             verdict = Verdict(Code.DEADLINE, f"no first token in time; the last attempt: {why.message}", Cause.DEADLINE)
         if verdict is not None:
@@ -212,9 +237,12 @@ class Dispatcher:
             return []
         actions: list[Action] = []
         for loss in lost:
-            for request in self._book.lose(loss.instance):
-                if request.phase is Phase.HELD and loss.died:
-                    request.died_with(loss.instance, now, self._rules)
+            self._hedges.lost(loss.instance)
+            fallen = self._book.lose(loss.instance)
+            if loss.died:
+                held = [request for request in fallen if request.phase is Phase.HELD]
+                self._suspects.died(held, loss.instance, now)
+            for request in fallen:
                 self._book.release(request)
                 text = f"{loss.instance} is gone ({loss.reason})"
                 actions += self._requeue(request, Verdict(Code.WORKER_LOST, text, Cause.LOST), now)
@@ -248,11 +276,12 @@ class Dispatcher:
         if best is None:
             return None
         passed: list[OpenRequest] = []
-        for request in islice(waiting.order(now), self._rules.lookahead):
+        free = (request for request in waiting.order(now) if not self._suspects.waits(request))
+        for request in islice(free, self._rules.lookahead):
             instance = self.view.best(scenario, Role.PREFILL, now, exclude=request.avoid)
             if instance is not None:
                 for other in passed:
                     other.avoid.discard(instance)
                 return request, instance
             passed.append(request)
-        return passed[0], best
+        return (passed[0], best) if passed else None

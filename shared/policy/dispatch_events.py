@@ -9,7 +9,7 @@ from enum import StrEnum
 from math import inf
 
 from shared.errors import Code
-from shared.policy.world import BusDown, BusUp, MapSeen, PulseSeen, StatusSeen, Tick
+from shared.policy.world import BusDown, BusUp, MapSeen, NobodyThere, PulseSeen, StatusSeen, Tick
 
 # ---- events ----------------------------------------------------------------------------------------------------------
 
@@ -27,6 +27,13 @@ class Arrived:
     tenant: str = ""  # whose share of the wait it takes
     weight: float = 1.0  # of that share, beside those of other tenants
     wait_by: float = inf  # without any worker by then it is refused; only a first wait is so bounded
+    attempt: int = -1  # the last that another gateway began of it: ours are greater
+    begun: bool = False  # another gateway showed its client tokens: it waits as one that lost its worker
+
+    @property
+    def wanted_by(self) -> float:
+        """When a worker must have it; one whose stream has begun may wait until it expires."""
+        return self.expires if self.begun else min(self.wait_by, self.deadline, self.expires)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,10 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """The attempt brought no token for longer than the progress deadline."""
+    """The attempt brought no token for longer than the progress deadline. A question: its tokens still count.
+
+    Without an Offer in answer the attempt stays as it is; ask again after another such time.
+    """
 
     request_id: str
     attempt: int
@@ -113,7 +123,9 @@ class CancelledByClient:
 AttemptEvent = (
     OfferAccepted | OfferRejected | OfferUnanswered | HandedOff | FirstToken | Ended | AttemptFailed | Stalled
 )  # fmt: skip
-Event = Arrived | CancelledByClient | AttemptEvent | StatusSeen | MapSeen | PulseSeen | BusDown | BusUp | Tick
+Event = (
+    Arrived | CancelledByClient | AttemptEvent | StatusSeen | MapSeen | PulseSeen | NobodyThere | BusDown | BusUp | Tick
+)  # fmt: skip
 
 # ---- actions ---------------------------------------------------------------------------------------------------------
 
@@ -184,13 +196,18 @@ class DispatchRules:
     max_waiting: int = 1000  # new requests waiting for a slot, per scenario
     max_open: int = 20_000  # requests in every state
     attempts: int = 4  # failed ones after which a request is given up
+    losses: int = 64  # attempts that brought tokens and then lost their worker or stood still: nobody's fault either
     preemptions: int = 16  # attempts ended by lack of room or by a drain: nobody's fault, so more of them
     poison: int = 2  # a request that died with so many workers is not given to another
-    poison_window_s: float = 10.0  # a later death counts if it came so soon after the attempt
+    poison_window_s: float = 2.0  # after some progress a later death counts only if it came so soon
+    trial_s: float = 1.0  # for which a suspect must go on well at a decode
     grace_s: float = 10.0  # a scenario without any worker refuses new requests after so long
     replay_grace_s: float = 60.0  # and gives up those whose stream had begun after so long
     absent_retry_s: float = 5.0  # Retry-After where there is no worker
     busy_retry_s: float = 1.0  # Retry-After where all are busy and nothing better is known
+    min_hedges: int = 8  # requests that may leave workers where they stand still, per scenario, in a window
+    hedge_share: float = 0.5  # or this share of the scenario's open requests, where that is more
+    hedge_window_s: float = 10.0
     ageing_s: float = 5.0  # a priority whose oldest request has waited for so long
     ageing_turn: int = 4  # gets every so many-th slot, whatever waits before it
     lookahead: int = 8  # waiting requests examined for one that suits a free worker

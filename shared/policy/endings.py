@@ -10,22 +10,32 @@ from shared.policy.book import Book
 from shared.policy.dispatch_events import Action, Arrived, Cause, DispatchRules, Refuse, Withdraw
 from shared.policy.placement import FleetView
 from shared.policy.scarcity import Scarcity
+from shared.policy.suspects import Suspects
 
 
 class Endings:
     """Closes requests in the book. A request that somebody may still hold is withdrawn first."""
 
-    def __init__(self, book: Book, view: FleetView, scarcity: Scarcity, rules: DispatchRules) -> None:
+    def __init__(
+        self, book: Book, view: FleetView, scarcity: Scarcity, suspects: Suspects, rules: DispatchRules
+    ) -> None:
         self._book = book
         self._view = view
         self._scarcity = scarcity
+        self._suspects = suspects
         self._rules = rules
 
     def close(self, request: OpenRequest, cause: Cause) -> list[Action]:
         """Forget a request; whoever still has an attempt of it drops that."""
         lives = request.phase is not Phase.WAITING
+        self._suspects.forget(request)
         self._book.close(request)
         return [Withdraw(request.request_id, request.attempt, cause)] if lives else []
+
+    def well(self, request: OpenRequest) -> None:
+        """Forget a request that ended well: nobody has an attempt of it."""
+        self._suspects.forget(request)
+        self._book.close(request)
 
     def refuse(
         self, request: OpenRequest, code: Code, text: str, cause: Cause, retry_after_s: float | None = None
@@ -41,10 +51,10 @@ class Endings:
 
     def at_the_door(self, event: Arrived, now: float) -> Refuse | None:
         """Refuse what cannot succeed before it is let in."""
-        if min(event.wait_by, event.deadline, event.expires) <= now:
+        if event.wanted_by <= now:
             text = "the request came after its own deadline"
             return Refuse(event.request_id, Code.DEADLINE, text, Cause.DEADLINE)
-        if self._scarcity.hopeless(event.scenario, now, resumed=False):
+        if self._scarcity.hopeless(event.scenario, now, resumed=event.begun):
             text = f"scenario {event.scenario} has no worker"
             return Refuse(event.request_id, Code.NO_CAPACITY, text, Cause.ABSENT, self._rules.absent_retry_s)
         if len(self._book) >= self._rules.max_open:

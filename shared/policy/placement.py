@@ -5,15 +5,15 @@ nothing. A worker is a candidate when the newest map lists it and it said itself
 older than the map's; a prefill also needs a decode in its group, or its slot would be held in vain.
 """
 
-from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from shared.messages import Epoch, Member, Role, ScenarioMap, State, Status
+from shared.policy.candidates import Candidates
 from shared.policy.deadlines import Deadlines
 from shared.policy.hearing import ROUNDING_S, Hearing
-from shared.policy.pool import Pool
+from shared.policy.probing import Presence, ProbeRules, Probing
 from shared.policy.recent import Recent
 from shared.policy.worker import Worker, tie_of
 
@@ -29,6 +29,7 @@ class ViewRules:
     misses: int = 3  # so many beats missed: suspect; one more: lost
     penalty_s: float = 1.0  # for an unanswered offer; doubled by each further one, ended by an answer
     penalty_max_s: float = 30.0
+    probes: ProbeRules = field(default_factory=ProbeRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,14 @@ class FleetView:
 
     def __init__(self, rules: ViewRules | None = None, watcher: str = "") -> None:
         self._rules = rules or ViewRules()
+        self.probing = Probing(self._rules.probes)
         self._watcher = watcher
         self._patience_s = self._rules.heartbeat_s * self._rules.misses
         self._hearing = Hearing(self._patience_s)
         self._workers: dict[str, Worker] = {}
         self._epochs: Recent[str, Epoch] = Recent(EPOCHS_REMEMBERED)
         self._maps: dict[str, tuple[Epoch, int]] = {}
-        self._members: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-        self._pools: defaultdict[tuple[str, Role, str], Pool] = defaultdict(Pool)
+        self._candidates = Candidates()
         self._silence: Deadlines[str] = Deadlines()  # on the clock of silence
         self._penalties: Deadlines[str] = Deadlines()
         self._departed: Recent[str, bool] = Recent(EPOCHS_REMEMBERED)  # gone, and in no map
@@ -78,6 +79,19 @@ class FleetView:
         self._judge(now)
         self._hearing.heard(now)
 
+    def nobody_there(self, instance: str, now: float) -> list[Lost]:
+        """Take in NATS's word that nobody listens in the instance's name; who was lost by it."""
+        self._judge(now)
+        if not self.lost(instance):
+            match self.probing.nobody(instance, now):
+                case Presence.DOUBTED:
+                    self.suspect(instance, now)
+                case Presence.GONE:
+                    self._bury(self._workers.get(instance) or self._new(instance), "nobody listens")
+                case Presence.AS_BEFORE:
+                    pass
+        return self._take_lost()
+
     def tick(self, now: float) -> list[Lost]:
         """Judge silence up to now; who was lost by it."""
         self._judge(now)
@@ -94,16 +108,16 @@ class FleetView:
     def best(self, scenario: str, role: Role, now: float, group: str = "", exclude: Collection[str] = ()) -> str | None:
         """The first candidate that has a free slot as far as is known; cheap at any fleet size."""
         self._judge(now)
-        return self._pools[scenario, role, group].best(exclude)
+        return self._candidates.best(scenario, role, group, exclude)
 
     def rank(self, scenario: str, role: Role, now: float, group: str = "", exclude: Collection[str] = ()) -> list[str]:
         """Candidates, fewest streams first; those known to be full after them, suspects last, the lost never."""
         self._judge(now)
-        return [instance for instance in self._pools[scenario, role, group].ranked() if instance not in exclude]
+        return [instance for instance in self._candidates.ranked(scenario, role, group) if instance not in exclude]
 
     def exists(self, scenario: str, role: Role, group: str = "") -> bool:
         """Whether any worker of the role is there to be asked, now or later."""
-        return len(self._pools[scenario, role, group]) > 0
+        return self._candidates.exists(scenario, role, group)
 
     def lost(self, instance: str) -> bool:
         """Whether it was taken for lost and has not been heard since."""
@@ -122,7 +136,7 @@ class FleetView:
         if worker := self._workers.get(instance):
             self._turns += 1
             worker.dispatch(self._turns)
-            self._place(worker)
+            self._candidates.place(worker)
 
     def accepted(self, instance: str) -> None:
         """Note that it holds a slot; `settled` follows."""
@@ -141,7 +155,7 @@ class FleetView:
         """Take the offer back before its answer; a slot may be held until the next status says otherwise."""
         if worker := self._workers.get(instance):
             worker.answer(taken=1, left=1)
-            self._place(worker)
+            self._candidates.place(worker)
 
     def unanswered(self, instance: str, now: float) -> None:
         """Note that it did not answer."""
@@ -153,14 +167,14 @@ class FleetView:
         """Note that an accepted stream has left the instance (handed off, ended, failed)."""
         if worker := self._workers.get(instance):
             worker.open = max(0, worker.open - 1)
-            self._place(worker)
+            self._candidates.place(worker)
 
     def suspect(self, instance: str, now: float) -> None:
         """Ask others first for a while, the longer the more often this happened since its last answer."""
         if worker := self._workers.get(instance):
             penalty_s = worker.punish(self._rules.penalty_s, self._rules.penalty_max_s)
             self._penalties.set(instance, now + penalty_s)
-            self._place(worker)
+            self._candidates.place(worker)
 
     # ---- statuses and maps
 
@@ -173,17 +187,16 @@ class FleetView:
         elif worker.restarted(status):
             self._lose(worker, "restarted")
         self._epochs.put(status.instance, status.epoch)
+        self.probing.heard(status.instance, now)
         worker.report(status)
         if status.state in (State.STOPPED, State.FAILED):
-            self._lose(worker, status.state.value, died=status.state is State.FAILED)
-            self._place(worker)
-            self._tidy(worker)
+            self._bury(worker, status.state.value, died=status.state is State.FAILED)
             return
         worker.gone = False
         if not worker.removed or status.state is State.DRAINING:
             # One that left the map yet goes on as if ready does not know: what it holds is given up in time.
             self._silence.set(status.instance, self._hearing.clock(now) + self._patience_s)
-        self._place(worker)
+        self._candidates.place(worker)
 
     def _see_map(self, message: ScenarioMap, now: float) -> None:
         if (message.epoch, message.version) <= self._maps.get(message.scenario, ((-1, -1), -1)):
@@ -195,38 +208,31 @@ class FleetView:
                 for member in members:
                     listed.add(member.instance)
                     self._join(message.scenario, group.name, role, member, now)
-        for (scenario, _), instances in list(self._members.items()):
-            if scenario == message.scenario:
-                for instance in sorted(instances - listed):
-                    self._leave(self._workers[instance], now)
+        for worker in self._candidates.members(message.scenario):
+            if worker.instance not in listed:
+                self._leave(worker, now)
 
     def _join(self, scenario: str, group: str, role: Role, member: Member, now: float) -> None:
         worker = self._workers.get(member.instance) or self._new(member.instance)
         if (worker.scenario, worker.group, worker.role) != (scenario, group, role):
-            self._withdraw(worker)
+            self._candidates.leave(worker)
             worker.scenario, worker.group, worker.role = scenario, group, role
         if self.current(member.instance, member.epoch):
             self._epochs.put(member.instance, member.epoch)
         worker.member = member.epoch
         worker.removed = False
-        self._members[scenario, group].add(member.instance)
+        self._candidates.join(worker)
         if member.instance not in self._silence and not worker.gone:
             self._silence.set(member.instance, self._hearing.clock(now) + self._patience_s)
-        self._place(worker)
+        self._candidates.place(worker)
 
     def _leave(self, worker: Worker, now: float) -> None:
-        self._withdraw(worker)
+        self._candidates.leave(worker)
         worker.removed = True
         if not worker.gone and (worker.status is None or worker.status.state is not State.DRAINING):
             allowed = self._hearing.clock(now) + self._patience_s
             self._silence.set(worker.instance, min(allowed, self._silence.get(worker.instance) or allowed))
         self._tidy(worker)
-
-    def _withdraw(self, worker: Worker) -> None:
-        """Take it out of its group and pools."""
-        worker.member = None
-        self._members[worker.scenario, worker.group].discard(worker.instance)
-        self._place(worker)
 
     def _new(self, instance: str) -> Worker:
         self._departed.drop(instance)
@@ -246,19 +252,21 @@ class FleetView:
         for instance in self._penalties.due(now):
             if worker := self._workers.get(instance):
                 worker.punished = False
-                self._place(worker)
+                self._candidates.place(worker)
         clock = self._hearing.clock(now)
         for instance in self._silence.due(clock + ROUNDING_S):
             worker = self._workers[instance]
-            if worker.removed:
-                self._lose(worker, "removed from the map")
-            elif worker.silent:
-                self._lose(worker, "silent")
+            if worker.removed or worker.silent:
+                self._bury(worker, "removed from the map" if worker.removed else "silent")
             else:
                 worker.silent = True
                 self._silence.set(instance, clock + self._rules.heartbeat_s)
-            self._place(worker)
-            self._tidy(worker)
+                self._candidates.place(worker)
+
+    def _bury(self, worker: Worker, reason: str, *, died: bool = True) -> None:
+        self._lose(worker, reason, died=died)
+        self._candidates.place(worker)
+        self._tidy(worker)
 
     def _lose(self, worker: Worker, reason: str, *, died: bool = True) -> None:
         if worker.gone:
@@ -267,6 +275,7 @@ class FleetView:
         self._lost.append(Lost(worker.instance, epoch or (0, 0), reason, died))
         worker.gone = True
         worker.forget_streams()
+        self.probing.forget(worker.instance)
         self._silence.drop(worker.instance)
         self._penalties.drop(worker.instance)
 
@@ -278,21 +287,4 @@ class FleetView:
         worker.penalties = 0
         worker.punished = False
         self._penalties.drop(worker.instance)
-        self._place(worker)
-
-    # ---- pools
-
-    def _place(self, worker: Worker) -> None:
-        """Bring the pools up to date with the worker."""
-        scenario, group = worker.scenario, worker.group
-        served = self.exists(scenario, Role.DECODE, group)
-        candidate = worker.routable and (served or worker.role is Role.DECODE)
-        for pool in (self._pools[scenario, worker.role, ""], self._pools[scenario, worker.role, group]):
-            if candidate:
-                pool.put(worker.standing)
-            else:
-                pool.drop(worker.instance)
-        if worker.role is Role.DECODE and served != self.exists(scenario, Role.DECODE, group):
-            for instance in self._members[scenario, group]:
-                if self._workers[instance].role is Role.PREFILL:
-                    self._place(self._workers[instance])
+        self._candidates.place(worker)

@@ -25,6 +25,13 @@ class PulseSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class NobodyThere:
+    """NATS says that nobody listens on the instance's own presence subject, asked just now."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
 class BusDown:
     """Our connection to NATS is lost: nothing can be offered, and nobody's silence means anything."""
 

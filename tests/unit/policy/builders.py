@@ -74,8 +74,11 @@ def arrived(
     tenant: str = "",
     weight: float = 1.0,
     wait_by: float = inf,
+    attempt: int = -1,
+    begun: bool = False,
 ) -> Arrived:
-    return Arrived(request_id, scenario, tokens, deadline, expires, priority, tenant, weight, wait_by)
+    whose = (priority, tenant, weight, wait_by)
+    return Arrived(request_id, scenario, tokens, deadline, expires, *whose, attempt, begun)
 
 
 def seen(instance: str, free: int = 1, **others: object) -> StatusSeen:

@@ -26,7 +26,17 @@ from shared.policy.world import PulseSeen, Tick
 from tests.unit.policy.builders import arrived
 from tests.unit.policy.relay_workers import DECODES, PREFILLS, Key, RelayWorkers
 
-RULES = DispatchRules(max_waiting=3, max_open=12, attempts=3, preemptions=4, grace_s=3.0, replay_grace_s=20.0)
+RULES = DispatchRules(
+    max_waiting=3,
+    max_open=12,
+    attempts=3,
+    losses=6,
+    preemptions=4,
+    grace_s=3.0,
+    replay_grace_s=20.0,
+    min_hedges=2,
+    hedge_window_s=0.05,
+)
 
 
 def check_shares(shares: Shares) -> None:

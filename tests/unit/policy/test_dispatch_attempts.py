@@ -7,6 +7,7 @@ from shared.policy.dispatch_events import (
     AttemptFailed,
     Cause,
     DispatchRules,
+    Ended,
     HandedOff,
     Offer,
     OfferAccepted,
@@ -15,7 +16,7 @@ from shared.policy.dispatch_events import (
     Withdraw,
 )
 from shared.policy.world import PulseSeen, Tick
-from tests.unit.policy.builders import arrived, mapped, seen
+from tests.unit.policy.builders import arrived, seen
 from tests.unit.policy.dispatchers import dispatcher_of, hold, stream
 
 
@@ -77,6 +78,15 @@ def test_a_stalled_attempt_is_withdrawn_and_replayed_elsewhere() -> None:
     ]
 
 
+def test_what_a_stalled_attempt_still_brings_ends_the_wait_for_another(dispatcher: Dispatcher) -> None:
+    stream(dispatcher, "a")
+    dispatcher.handle(seen("p1", 0), 0.5)
+    assert dispatcher.handle(Stalled("a", 0), 1.0) == [Withdraw("a", 0, Cause.STALLED)]
+    assert dispatcher.handle(Stalled("a", 0), 2.0) == []  # asked again while it waits
+    assert dispatcher.handle(Ended("a", 0), 2.1) == []
+    assert (dispatcher.open, dispatcher.waiting("chat")) == (0, 0)
+
+
 def test_a_failure_that_another_attempt_cannot_mend_ends_the_request(dispatcher: Dispatcher) -> None:
     hold(dispatcher, "a")
     failed = AttemptFailed("a", 0, Code.BAD_REQUEST, "bad", retryable=False)
@@ -112,39 +122,6 @@ def test_preemptions_do_not_use_up_the_attempts() -> None:
     [_, refusal] = dispatcher.handle(AttemptFailed("a", 4, Code.OVERLOADED), 0.1)
     assert isinstance(refusal, Refuse)
     assert refusal.code is Code.OVERLOADED
-
-
-def test_a_request_that_died_with_two_workers_is_given_to_no_third() -> None:
-    dispatcher = dispatcher_of("p1", "p2", "p3", "d1")
-    names = []
-    offer = hold(dispatcher, "poison")
-    for _ in range(2):
-        names.append(offer.instance)
-        actions = dispatcher.handle(seen(offer.instance, state=State.FAILED), 0.1)
-        if isinstance(actions[-1], Offer):
-            offer = actions[-1]
-            dispatcher.handle(OfferAccepted("poison", offer.attempt, offer.instance), 0.1)
-    text = "2 workers died with this request; no other gets it"
-    assert len(set(names)) == 2
-    assert actions == [
-        Withdraw("poison", 1, Cause.LOST),
-        Refuse("poison", Code.ENGINE_FAILED, text, Cause.POISON),
-    ]
-
-
-def test_a_request_that_ran_long_before_its_second_worker_died_is_innocent() -> None:
-    dispatcher = dispatcher_of("p1", "d1", "d2", free=9, rules=DispatchRules(poison_window_s=10.0))
-    stream(dispatcher, "a", "d1")
-    dispatcher.handle(seen("d1", state=State.FAILED), 0.1)
-    dispatcher.handle(OfferAccepted("a", 1, "p1"), 0.2)
-    dispatcher.handle(HandedOff("a", 1, "d2"), 0.3)
-    dispatcher.handle(mapped("p1", "d3", version=2), 20.0)
-    dispatcher.handle(seen("p1", 9), 20.0)
-    dispatcher.handle(seen("d3"), 20.0)
-    assert dispatcher.handle(seen("d2", state=State.FAILED), 20.1) == [
-        Withdraw("a", 1, Cause.LOST),
-        Offer("a", 2, "p1", Cause.LOST),
-    ]
 
 
 def test_an_orderly_stop_is_nobodys_death() -> None:

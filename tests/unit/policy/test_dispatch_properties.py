@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from shared.errors import Code
-from shared.policy.world import BusDown, BusUp
+from shared.policy.attempts import Phase
+from shared.policy.dispatch_events import Stalled
+from shared.policy.world import BusDown, BusUp, NobodyThere
 from tests.unit.policy.relay_world import DECODES, PREFILLS, RelayWorld
 
 WORKERS = (*PREFILLS, *DECODES)
@@ -80,6 +82,20 @@ class LossyRelay(RuleBasedStateMachine):
             self.world.kill(name)
         else:
             self.world.start(name)
+
+    @rule(name=st.sampled_from(WORKERS), twice=st.booleans())
+    def nats_says_that_nobody_is_there(self, name: str, *, twice: bool) -> None:
+        self.world.feed(NobodyThere(name))
+        if twice:
+            self.world.now += 0.1
+            self.world.feed(NobodyThere(name))
+
+    @rule(which=INDEX)
+    def stream_stands_still(self, which: int) -> None:
+        held = [one for one in self.world.dispatcher._book._requests.values() if one.phase is Phase.HELD]
+        if held:
+            request = held[which % len(held)]
+            self.world.feed(Stalled(request.request_id, request.attempt))
 
     @rule(name=st.sampled_from(WORKERS))
     def worker_drains(self, name: str) -> None:
