@@ -5,6 +5,7 @@ BatonError
 │   ├── ContextTooLong  prompt and max_tokens exceed what the model can hold
 │   ├── UnknownScenario no scenario of that name
 │   ├── TooLarge        a message or body above the limit
+│   ├── UnknownStream   no stream of that id can be resumed
 │   └── ContentRefused  moderation does not let this text in
 ├── Unauthorised        no key, or one that is not known here
 ├── Forbidden           a good key that may not do this
@@ -18,6 +19,7 @@ BatonError
 │   │   └── NeverFits   the request is larger than the tenant's whole share
 │   └── DeadlineExceeded
 ├── Cancelled           the client left or asked to stop
+├── Resumed             another gateway goes on with the stream
 ├── KvRefused           a KV hand-off that must not be used: fingerprint, ticket, length, checksum
 ├── WorkerLost          the worker that held the request is gone or makes no progress
 ├── EngineFailed        the engine could not run the request
@@ -56,6 +58,8 @@ class Code(StrEnum):
     CONTENT_REFUSED = "content_filter"
     MODERATION_DOWN = "moderation_unavailable"
     QUOTA = "insufficient_quota"
+    UNKNOWN_STREAM = "stream_not_found"
+    RESUMED = "resumed_elsewhere"
 
 
 class BatonError(Exception):
@@ -86,6 +90,12 @@ class UnknownScenario(BadRequest):
     """Raised when `model` (or the scenario header) names nothing that is served here."""
 
     code = Code.UNKNOWN_SCENARIO
+
+
+class UnknownStream(BadRequest):
+    """Raised when no stream of that id is there to be resumed, or it is not the caller's."""
+
+    code = Code.UNKNOWN_STREAM
 
 
 class TooLarge(BadRequest):
@@ -193,6 +203,12 @@ class Cancelled(BatonError):
     """Raised when the client left or asked to stop."""
 
     code = Code.CANCELLED
+
+
+class Resumed(BatonError):
+    """Raised in a stream that was resumed at another gateway: its client is there now."""
+
+    code = Code.RESUMED
 
 
 class KvRefused(BatonError):

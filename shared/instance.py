@@ -21,7 +21,7 @@ from shared.bus import Bus, Delivery
 from shared.config import Config
 from shared.errors import BatonError, DeadlineExceeded, LeaseLost, MalformedMessage, Unavailable
 from shared.leases import MARGIN, Confirmed, Lease, Taken, open_lease_client
-from shared.messages import Epoch, InstanceRecord, Pulse, Role, State, Status, decode, encode
+from shared.messages import VERSION, Epoch, InstanceRecord, Pulse, Role, State, Status, decode, encode
 from shared.reloading import Reloading
 from shared.stopping import Stopping
 from shared.subjects import Subjects
@@ -160,6 +160,7 @@ class Instance:
             busy=load.busy,
             kv_free_bytes=load.kv_free_bytes,
             number=self._number,
+            version=VERSION,
         )
 
     # ---- for the lifecycle ------------------------------------------------------------------------------------------
@@ -179,6 +180,8 @@ class Instance:
                 raise DeadlineExceeded(f"Redis did not confirm the lease of {self.id} within {timeout_s:g} s")
             await asyncio.sleep(ttl_s / 10)
         await self.bus.subscribe(self.subjects.pulse(), self._on_pulse)
+        # that somebody listens is all that is asked: NATS tells whoever asks when nobody does
+        await self.bus.subscribe(self.subjects.presence(self.id), lambda _: None)
         _ = self.vital.spawn(self._keep_lease(ttl_s / 3), name=f"{self.id} lease")
         _ = self.vital.spawn(self._keep_heartbeat(), name=f"{self.id} heartbeat")
         _ = self.vital.spawn(self._keep_record(ttl_s / 3), name=f"{self.id} record")
@@ -209,6 +212,7 @@ class Instance:
                 return False
             case Confirmed(epoch=epoch, created=created, sent_at=sent_at):
                 self.stats.lease_confirmed += 1
+                self._tenure.awake(time.monotonic())  # the answer may have waited for us through a stop
                 if self._tenure.confirmed(epoch, sent_at, created=created):
                     self._break("the lease was missing for a while")
                 self._taken_by = ""
@@ -257,6 +261,7 @@ class Instance:
             slots=load.slots,
             load=max(0, load.slots - load.free),
             health_url=self.health_url,
+            version=VERSION,
             reason=self._stopping.reason,
         )
         try:

@@ -44,6 +44,10 @@ class Subjects:
         """Gateway to every worker of a scenario: Cancel."""
         return f"{self.prefix}.{scenario}.cancel"
 
+    def claim(self, scenario: str) -> str:
+        """Gateway to every worker of a scenario: Claim, answered with what each has of the streams."""
+        return f"{self.prefix}.{scenario}.claim"
+
     def map(self, scenario: str) -> str:
         """Monitor to everyone: ScenarioMap, the whole map of one scenario."""
         return f"{self.prefix}.{scenario}.map"
@@ -63,6 +67,10 @@ class Subjects:
     def control(self, instance: str) -> str:
         """Monitor or operator to one instance: AssignRole or Drain, answered Done or Rejected."""
         return f"{self.prefix}._control.{instance}"
+
+    def presence(self, instance: str = "*") -> str:
+        """Anybody to one instance, which listens and never answers: NATS says at once when nobody listens."""
+        return f"{self.prefix}._presence.{instance}"
 
     def pulse(self) -> str:
         """Leading monitor to everyone: Pulse, only while its own lease is confirmed in Redis."""

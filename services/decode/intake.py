@@ -13,6 +13,7 @@ from services.decode.streams import Stream, Streams
 from shared.bus import Delivery, extract
 from shared.engine import EngineInfo
 from shared.errors import BatonError, Code, MalformedMessage
+from shared.failpoints import failpoint
 from shared.kv import Expected, KvReceiver
 from shared.messages import Cancel, Done, KvGrant, KvReady, ToDecode, decode
 from shared.policy.admission import DecodeAdmission, Refused
@@ -154,16 +155,19 @@ class Intake:
     async def _decode(self, incoming: Incoming) -> None:
         """From the granted push to the last token."""
         request, offer = incoming.request, incoming.offer
+        failpoint("decode.granted")
         incoming.staging = await incoming.expected.received()
+        failpoint("decode.received")
         self._metrics.received(offer.kv_bytes)
         self._admit_next(self._admission.received(request.request_id, request.attempt))
         await incoming.turn.wait()
         incoming.check()
         sequence = sequence_of(request)
         text = self._standing.open_text(request, sequence.tokens[request.prompt_tokens :])
-        incoming.stream = stream = Stream(sequence.key, request, text, offer.cached_tokens)
+        incoming.stream = stream = Stream(sequence.key, request, text, offer.cached_tokens, incoming.progress)
         self._streams.join(stream)
         await self._engine.insert(sequence, offer.kv_tokens, incoming.staging.view)
+        failpoint("decode.inserted")
         incoming.staging.release()
         self._admission.inserted(request.request_id, request.attempt)
         incoming.check()

@@ -29,6 +29,7 @@ class Decode:
         stack.push_async_callback(receiver.close)
         self._worker = worker = DecodeWorker(standing, receiver)
         _ = instance.vital.spawn(worker.pump(), name=f"{instance.id} engine")
+        _ = instance.vital.spawn(worker.resuming.watch(), name=f"{instance.id} orphans")
         instance.when_broken(lambda: worker.drop(taken_over(instance)))
         await worker.listen(stack)
 

@@ -8,11 +8,15 @@ be elsewhere.
 import asyncio
 import logging
 
+from msgspec import structs
+
 from shared.engine import Engine, Sampled, Step
 from shared.errors import BatonError, TooLarge, WorkerLost
+from shared.failpoints import failpoint
 from shared.messages import Finished, Request
 from shared.worker.frames import Draft, FrameSender, failed
 from shared.worker.metrics import WorkerMetrics
+from shared.worker.progress import Progress
 from shared.worker.tokens import Pieces, Text, finished, logprobs_of, show
 
 log = logging.getLogger(__name__)
@@ -21,11 +25,12 @@ log = logging.getLogger(__name__)
 class Stream:
     """One sequence in the batch. `over` brings None when it has `ended` in a frame, or the error it must end with."""
 
-    __slots__ = ("cached_tokens", "ended", "index", "key", "over", "request", "text")
+    __slots__ = ("cached_tokens", "ended", "index", "key", "over", "progress", "request", "text")
 
-    def __init__(self, key: str, request: Request, text: Text, cached_tokens: int) -> None:
+    def __init__(self, key: str, request: Request, text: Text, cached_tokens: int, progress: Progress) -> None:
         self.key = key
         self.request = request
+        self.progress = progress
         self.text = text
         self.index = request.generated  # of the next token
         self.cached_tokens = cached_tokens
@@ -62,6 +67,7 @@ class Streams:
     async def pump(self) -> None:
         """Publish every step until the engine closes; raises EngineFailed when it dies."""
         async for step in self._engine.steps():
+            failpoint("decode.step")
             for gateway, draft in self._draft(step).items():
                 await self._publish(gateway, draft)
 
@@ -91,9 +97,13 @@ class Streams:
     def _add(self, draft: Draft, stream: Stream, sampled: Sampled) -> None:
         request = stream.request
         shown = show(stream.text, sampled, request.stopping)
+        progress = stream.progress
         if sampled.alternatives is not None and request.sampling.logprobs is not None:
-            entry = len(draft.ids)
-            draft.logprobs.append(logprobs_of(self._pieces, entry, sampled.token_id, sampled.alternatives))
+            logprobs = logprobs_of(self._pieces, len(draft.ids), sampled.token_id, sampled.alternatives)
+            draft.logprobs.append(logprobs)
+            progress.logprobs.append(structs.replace(logprobs, entry=len(progress.ids)))
+        progress.ids.append(sampled.token_id)
+        progress.texts.append(shown.text)
         draft.token(request, stream.index, sampled.token_id, shown.text)
         stream.index += 1
         if shown.reason is not None:
@@ -101,12 +111,14 @@ class Streams:
 
     def _end(self, draft: Draft, stream: Stream, ending: Finished | BatonError) -> None:
         self.leave(stream)
+        failpoint("decode.ending")
         stream.ended = True
         if isinstance(ending, BatonError):
             self._metrics.ended(ending.code)
             draft.ended.append(failed(stream.request, ending))
         else:
             self._metrics.ended(ending.reason)
+            stream.progress.ended = ending
             draft.ended.append(ending)
         stream.close(None)
 

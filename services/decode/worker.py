@@ -25,6 +25,7 @@ class DecodeWorker:
         info = standing.engine.info
         self._admission = DecodeAdmission(info.blocks, standing.arena.size, info.max_sequences, WAITING)
         self.roster: Roster[Incoming] = standing.roster(self._admission)
+        self.resuming = standing.resuming(self.roster)
         self._streams = Streams(standing.engine, standing.sender, standing.pieces, standing.metrics)
         self._intake = Intake(standing, self.roster, self._admission, receiver, self._streams)
         metrics = standing.metrics
@@ -41,6 +42,7 @@ class DecodeWorker:
         standing = self._standing
         subjects = standing.subjects
         stack.push_async_callback(self.roster.evict, Draining(f"{standing.name} stops"))
+        await self.resuming.listen(subjects, standing.scenario, stack)
         await standing.peers.listen(standing.bus, subjects, stack, statuses=False)
         cancels = await standing.bus.subscribe(subjects.cancel(standing.scenario), self.roster.hear_cancel)
         stack.push_async_callback(cancels.stop)

@@ -69,36 +69,37 @@ def users(prefix: str = PREFIX, clients: Sequence[str] = ()) -> list[User]:
     Each of `clients` is a user of its own beside the shared one, and nobody else hears its inboxes.
     """
     s = Subjects(prefix)
-    inner = [f"{prefix}._frames.>", f"{prefix}._control.>", f"{prefix}._fleet.>", f"{prefix}._pulse"]
+    inner = [f"{prefix}._{space}" for space in ("frames.>", "control.>", "fleet.>", "presence.>", "pulse")]
     answers = [inbox(Role.MONITOR), inbox(OPERATOR)]  # to AssignRole and Drain
-    heard = [s.control("*"), s.map("*"), s.pulse()]  # by every service
+    heard = [s.control("*"), s.map("*"), s.pulse(), s.presence()]  # by every service
 
     def user(name: str, publish: list[str], subscribe: list[str]) -> User:
         # `baton.*.requests` would match `baton._control.requests`: what begins with `_` needs a line of its own.
         closed = [space for space in inner if not any(said.startswith(space.rstrip(">")) for said in publish)]
         return User(name, publish, subscribe, closed)
 
+    replies = [CLIENT_INBOXES, *answers]
     asked = [s.requests("*"), s.requests_cancel("*")]
     statuses = s.status("*")  # `baton.*.status.*` covers `baton._fleet.status.*` too
     return [
         user(
             Role.GATEWAY,
-            [s.prefill("*", "*"), s.cancel("*"), s.fleet_status(), CLIENT_INBOXES, *answers],
+            [s.prefill("*", "*"), s.cancel("*"), s.claim("*"), s.presence(), s.fleet_status(), *replies],
             [s.requests("*"), s.requests_cancel("*"), s.frames("*"), statuses, *heard, inbox(Role.GATEWAY)],
         ),
         user(
             Role.PREFILL,
             [s.decode("*", "*"), s.kv_ready("*"), s.frames("*"), statuses, inbox(Role.GATEWAY), *answers],
-            [s.prefill("*", "*"), s.cancel("*"), statuses, *heard, inbox(Role.PREFILL)],
+            [s.prefill("*", "*"), s.cancel("*"), s.claim("*"), statuses, *heard, inbox(Role.PREFILL)],
         ),
         user(
             Role.DECODE,
-            [s.frames("*"), statuses, inbox(Role.PREFILL), *answers],
-            [s.decode("*", "*"), s.cancel("*"), *heard, inbox(Role.DECODE)],
+            [s.frames("*"), statuses, inbox(Role.PREFILL), inbox(Role.GATEWAY), *answers],
+            [s.decode("*", "*"), s.cancel("*"), s.claim("*"), s.fleet_status(), *heard, inbox(Role.DECODE)],
         ),
         user(
             Role.MONITOR,
-            [s.map("*"), s.pulse(), s.control("*"), s.fleet_status(), *answers],
+            [s.map("*"), s.pulse(), s.control("*"), s.fleet_status(), s.presence(), *answers],
             [statuses, s.kv_ready("*"), *heard, inbox(Role.MONITOR)],
         ),
         user(Role.STANDBY, [s.fleet_status(), *answers], [*heard, inbox(Role.STANDBY)]),

@@ -11,6 +11,7 @@ from services.monitor.book import Book
 from services.monitor.leadership import Leadership
 from services.monitor.sight import Sight
 from shared.errors import BatonError, NoCapacity, Unavailable
+from shared.failpoints import failpoint
 from shared.lifecycle import Instance
 from shared.messages import AssignRole, Done, Drain, Rejected, ScenarioMap
 from shared.policy.fleet_events import (
@@ -79,6 +80,7 @@ class Performer:
             if not self._leadership.leading:
                 log.warning("not leading, so not done", extra={"action": repr(action)})
                 continue
+            failpoint("monitor.action")
             log.info("action", extra={"action": repr(action)})
             match action:
                 case PublishMap(map=scenario_map):

@@ -18,7 +18,7 @@ from shared.bus import Delivery
 from shared.config import Config
 from shared.errors import MalformedMessage, Unavailable
 from shared.lifecycle import Instance, Load
-from shared.messages import Epoch, Role, ScenarioMap, Status, decode
+from shared.messages import VERSION, Epoch, Role, ScenarioMap, Status, decode
 from shared.policy.fleet import Fleet
 from shared.policy.fleet_events import Event, FleetRules, LeaderGained, LeaderLost, Place
 from shared.policy.world import BusDown, BusUp, MapSeen, PulseSeen, StatusSeen, Tick
@@ -112,8 +112,13 @@ class Monitor:
         except MalformedMessage as error:
             log.warning("status refused", extra={"subject": delivery.subject, "error": str(error)})
             return
-        if delivery.subject.rpartition(".")[2] == status.instance and self._sight.see(status):
+        if delivery.subject.rpartition(".")[2] != status.instance or not self._sight.see(status):
+            return
+        if status.version == VERSION:
             self._feed(StatusSeen(status))
+        elif status.number == 1:
+            text = "an instance speaks another version of the protocol and gets no place; upgrade it, or this monitor"
+            log.error(text, extra={"instance": status.instance, "its": status.version, "ours": VERSION})
 
     def _on_map(self, delivery: Delivery) -> None:
         try:

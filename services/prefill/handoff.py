@@ -21,6 +21,7 @@ from shared.errors import (
     TooLarge,
     WorkerLost,
 )
+from shared.failpoints import failpoint
 from shared.kv import KvSender, Staging
 from shared.messages import Cancel, Done, KvGrant, KvReady, Rejected
 from shared.telemetry import KV_BYTES, KV_TRANSPORT
@@ -124,6 +125,7 @@ class Handoff:
         """Push to one decode. False: it certainly does not have the buffer, so another may get it."""
         nbytes, metrics = len(staging.view), self._standing.metrics
         started = time.monotonic()
+        failpoint("prefill.granted")
         with self._standing.tracer.start_as_current_span("kv push", attributes={KV_BYTES: nbytes}) as span:
             try:
                 transport = await self._sender.push(staging, grant)
@@ -137,6 +139,7 @@ class Handoff:
                 await self._withdraw(decode, grant)
                 return False
             span.set_attribute(KV_TRANSPORT, transport)
+        failpoint("prefill.pushed")
         metrics.pushed(transport, nbytes, time.monotonic() - started)
         return True
 

@@ -16,10 +16,12 @@ from services.prefill.slots import Slot
 from shared.bus import Delivery
 from shared.engine import Prefilled
 from shared.errors import BatonError, DeadlineExceeded
+from shared.failpoints import failpoint
 from shared.messages import KvReady, KvReadyEvent, Request, pack_tokens
 from shared.telemetry import ATTEMPT, ERROR_TYPE, GEN_AI_INPUT_TOKENS, REQUEST_ID
 from shared.worker.frames import Draft
 from shared.worker.metrics import HANDED_OFF
+from shared.worker.progress import Progress
 from shared.worker.roster import Roster
 from shared.worker.running import left_s
 from shared.worker.standing import Standing
@@ -75,17 +77,20 @@ class Prompts:
                 await self._roster.tell(request, error)
 
     async def _run(self, slot: Slot, span: Span) -> None:
+        failpoint("prefill.accepted")
         self._in_time(slot.request)
         slot.computing = True
         started = time.monotonic()
         sequence = sequence_of(slot.request)
         prefilled = await self._engine.prefill(sequence, slot.staging.view)
         self._metrics.prefilled(time.monotonic() - started)
+        failpoint("prefill.computed")
         slot.check()
         self._in_time(slot.request)
         span.add_event("first token")
         if await self._first_token(slot, sequence.tokens[slot.request.prompt_tokens :], prefilled):
             return
+        failpoint("prefill.first_token")
         await self._engine.exported(slot.key)
         slot.computing = False
         slot.check()
@@ -105,8 +110,11 @@ class Prompts:
         if first.alternatives is not None and request.sampling.logprobs is not None:
             draft.logprobs.append(logprobs_of(self._standing.pieces, 0, first.token_id, first.alternatives))
         draft.token(request, request.generated, first.token_id, shown.text)
+        ending = None
         if shown.reason is not None:
-            draft.ended.append(finished(request, shown, request.generated + 1, prefilled.cached_tokens))
+            ending = finished(request, shown, request.generated + 1, prefilled.cached_tokens)
+            draft.ended.append(ending)
+        slot.progress = Progress(request, [first.token_id], [shown.text], draft.logprobs.copy(), ending)
         await self._sender.send(request.gateway, draft)
         if shown.reason is None:
             return False
@@ -128,8 +136,10 @@ class Prompts:
             cached_tokens=prefilled.cached_tokens,
         )
         await self._mirror(ready)
+        failpoint("prefill.kv_ready")
         grant = await self._handoff.send(ready, slot.staging)
-        slot.ended = True  # the decode owns the attempt from here on, whether or not the gateway hears of it from us
+        # the decode owns the attempt from here on, whether or not the gateway hears of it from us
+        slot.ended = slot.passed_on = True
         self._free(slot)
         self._metrics.ended(HANDED_OFF)
         await self._sender.handed_off(request, grant.instance, grant.epoch)

@@ -31,6 +31,7 @@ class Prefill:
             standing, sender, instance.config.scenarios[instance.scenario].prefill_slots
         )
         _ = instance.vital.spawn(worker.watch(), name=f"{instance.id} engine")
+        _ = instance.vital.spawn(worker.resuming.watch(), name=f"{instance.id} orphans")
         instance.when_broken(lambda: worker.drop(taken_over(instance)))
         await worker.listen(stack)
 

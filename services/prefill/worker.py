@@ -21,6 +21,7 @@ class PrefillWorker:
         slots = min(slots, standing.engine.info.max_sequences)
         self._admission = PrefillAdmission(slots, standing.arena.size)
         self.roster: Roster[Slot] = standing.roster(self._admission)
+        self.resuming = standing.resuming(self.roster)
         self._prompts = Prompts(standing, self.roster, Handoff(standing, sender), self._free)
         self._slots = Slots(standing, self.roster, self._admission, self._prompts.carry)
         standing.metrics.gauge("slots", "Requests it can hold", lambda: slots)
@@ -33,6 +34,7 @@ class PrefillWorker:
         standing = self._standing
         subjects = standing.subjects
         stack.push_async_callback(self.roster.evict, Draining(f"{standing.name} stops"))
+        await self.resuming.listen(subjects, standing.scenario, stack)
         await standing.peers.listen(standing.bus, subjects, stack, statuses=True)
         cancels = await standing.bus.subscribe(subjects.cancel(standing.scenario), self.roster.hear_cancel)
         stack.push_async_callback(cancels.stop)

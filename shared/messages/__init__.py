@@ -1,7 +1,7 @@
 """Every message Baton sends.
 
 Bytes are MessagePack by `msgpack`; types are msgspec Structs, validated once where they enter a process. `wire` holds
-the base, the limits and the bytes; `requests`, `tokens` and `fleet` the messages.
+the base, the limits and the bytes; `requests`, `tokens`, `resume` and `fleet` the messages.
 """
 
 from shared.messages.fleet import (
@@ -20,6 +20,7 @@ from shared.messages.fleet import (
     Status,
 )
 from shared.messages.requests import (
+    MAX_TICKET_BYTES,
     Accepted,
     Cancel,
     Constraint,
@@ -34,8 +35,10 @@ from shared.messages.requests import (
     Sampling,
     Stopping,
 )
+from shared.messages.resume import MOST_CLAIMED, Claim, Claimed, Claims
 from shared.messages.tokens import Failed, Finish, Finished, Frame, Logprobs, TokenLogprob
 from shared.messages.wire import (
+    FIRST_VERSION,
     MAX_TOKENS_BYTES,
     VERSION,
     Count,
@@ -52,12 +55,18 @@ from shared.messages.wire import (
 )
 
 __all__ = [
+    "FIRST_VERSION",
+    "MAX_TICKET_BYTES",
     "MAX_TOKENS_BYTES",
+    "MOST_CLAIMED",
     "VERSION",
     "Accepted",
     "AnyMessage",
     "AssignRole",
     "Cancel",
+    "Claim",
+    "Claimed",
+    "Claims",
     "Constraint",
     "Count",
     "Done",
@@ -106,7 +115,7 @@ __all__ = [
 
 AnyMessage = (
     PrefillRequest | Accepted | Rejected | KvReady | KvReadyEvent | KvGrant | HandedOff | Cancel | Frame | Finished
-    | Failed | Status | ScenarioMap | AssignRole | Drain | Done | Pulse | Reload | Reloaded
+    | Failed | Status | ScenarioMap | AssignRole | Drain | Done | Pulse | Reload | Reloaded | Claim | Claimed | Claims
 )  # fmt: skip
 ToPrefill = PrefillRequest
 ToDecode = KvReady | Cancel  # a Cancel is answered Done: the attempt is not, and will not be, decoded here

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from shared.messages.wire import VERSION, Count, Epoch, Message, Name, Value
+from shared.messages.wire import FIRST_VERSION, Count, Epoch, Message, Name, Value
 
 
 class Role(StrEnum):
@@ -40,6 +40,7 @@ class Status(Message, frozen=True, tag="status"):
     busy: bool = False
     kv_free_bytes: Count = 0  # decode: room in its blocks
     number: Count = 0  # grows with each status; an older one that comes late is ignored
+    version: Count = FIRST_VERSION  # of the protocol; one of another version gets no place in the map
 
 
 class Member(Value, frozen=True):
@@ -118,5 +119,5 @@ class InstanceRecord(Value, frozen=True):
     slots: Count = 0
     load: Count = 0  # slots in use
     health_url: str = ""
-    version: int = VERSION
+    version: int = FIRST_VERSION
     reason: str = ""  # why it failed or stopped

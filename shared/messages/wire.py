@@ -13,8 +13,10 @@ import msgspec
 
 from shared.errors import MalformedMessage
 
-VERSION: Final = 1
-"""Of the internal protocol; carried in each instance's record, compared before an instance joins a group."""
+FIRST_VERSION: Final = 1
+"""What instances speak that say nothing of it."""
+VERSION: Final = 2
+"""Of the internal protocol; carried in each status and record, compared before an instance joins a group."""
 MAX_TOKENS_BYTES: Final = 900_000
 """Largest token list in a message: 225,000 tokens. NATS carries 1 MB; the rest is for parameters and headers."""
 

@@ -6,6 +6,7 @@ admission's decision; what is done for an attempt that is in, and freed after it
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -13,8 +14,10 @@ from shared.bus import Bus, Delivery
 from shared.errors import BatonError, Cancelled, Code, Draining, MalformedMessage
 from shared.messages import Cancel, Failed, Rejected, Request, Value, decode
 from shared.policy.known import Key
+from shared.policy.orphans import Orphans
 from shared.tasks import Tasks
 from shared.worker.frames import FrameSender, failed
+from shared.worker.keeping import Keeping
 from shared.worker.metrics import WorkerMetrics
 from shared.worker.running import Running
 
@@ -47,9 +50,20 @@ class Roster(Generic[R]):
     """Every attempt of one worker, from its acceptance until it holds nothing any more."""
 
     def __init__(
-        self, name: str, admission: Admission, *, bus: Bus, tasks: Tasks, sender: FrameSender, metrics: WorkerMetrics
+        self,
+        name: str,
+        admission: Admission,
+        *,
+        bus: Bus,
+        tasks: Tasks,
+        sender: FrameSender,
+        metrics: WorkerMetrics,
+        keeping: Keeping,
+        orphans: Orphans,
     ) -> None:
         self.name = name
+        self.keeping = keeping
+        self.orphans = orphans
         self._bus = bus
         self._tasks = tasks
         self._sender = sender
@@ -74,11 +88,16 @@ class Roster(Generic[R]):
         """Start the attempt's task, which calls `exit` when everything is freed. Raises Overloaded or Draining."""
         _ = self._tasks.spawn(body(running), name=running.key)
         self._held[running.request_id, running.attempt] = running
+        self.orphans.enter((running.request_id, running.attempt), running.request.gateway)
         self._empty.clear()
 
     def exit(self, running: R) -> None:
         """The attempt holds nothing any more."""
-        self._held.pop((running.request_id, running.attempt), None)
+        key = (running.request_id, running.attempt)
+        self._held.pop(key, None)
+        self.orphans.exit(key, running.request.gateway)
+        if not running.passed_on:
+            self.keeping.put(running.progress, time.monotonic())
         if not self._held:
             self._empty.set()
 

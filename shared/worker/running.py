@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from shared.errors import BatonError, DeadlineExceeded
 from shared.messages import Request, Value
+from shared.worker.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class Running:
     def __init__(self, request: Request, answer: Value) -> None:
         self.request = request
         self.answer = answer
+        self.progress = Progress(request)
+        self.passed_on = False  # another worker has the attempt now, and knows more of it
         self.key = key_of(request.request_id, request.attempt)
         self._task: asyncio.Task[object] | None = None
         self._stopped_by: BatonError | None = None
@@ -77,7 +80,9 @@ class Running:
             return error
         except Exception:  # a bug of ours ends one attempt, not the worker
             log.exception("an attempt failed", extra={"request": self.request_id, "attempt": self.attempt})
-            return BatonError("internal error")
+            failed = BatonError("internal error")
+            failed.retryable = True  # want of memory, or a bug that need not come again: another attempt tells
+            return failed
         finally:
             self._over = True
         return self._stopped_by

@@ -16,11 +16,14 @@ from shared.engine import Engine
 from shared.errors import EngineFailed
 from shared.kv.arena import Arena
 from shared.messages import Epoch, Request
+from shared.policy.orphans import Orphans
 from shared.subjects import Subjects
 from shared.tasks import Tasks
 from shared.worker.frames import FrameSender
+from shared.worker.keeping import Keeping
 from shared.worker.metrics import WorkerMetrics
 from shared.worker.peers import Peers
+from shared.worker.resuming import Resuming
 from shared.worker.roster import Admission, R, Roster
 from shared.worker.tokens import Pieces, Text
 
@@ -52,7 +55,21 @@ class Standing:
 
     def roster(self, admission: Admission) -> Roster[R]:
         """Make the empty roster of the attempts to come."""
-        return Roster(self.name, admission, bus=self.bus, tasks=self.tasks, sender=self.sender, metrics=self.metrics)
+        fleet = self.fleet
+        return Roster(
+            self.name,
+            admission,
+            bus=self.bus,
+            tasks=self.tasks,
+            sender=self.sender,
+            metrics=self.metrics,
+            keeping=Keeping(fleet.keep_s),
+            orphans=Orphans(fleet.heartbeat_s * (fleet.heartbeat_misses + 1), fleet.orphan_grace_s),
+        )
+
+    def resuming(self, roster: Roster[R]) -> Resuming[R]:
+        """Make what answers claims for the streams of a roster."""
+        return Resuming(roster, bus=self.bus, tasks=self.tasks, metrics=self.metrics)
 
 
 async def live(standing: Standing, roster: Roster[R], read_steps: Callable[[], Awaitable[None]]) -> None:

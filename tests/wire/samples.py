@@ -12,6 +12,9 @@ from shared.messages import (
     AnyMessage,
     AssignRole,
     Cancel,
+    Claim,
+    Claimed,
+    Claims,
     Constraint,
     Done,
     Drain,
@@ -64,8 +67,15 @@ SMALL = Request("r", 0, "g", 0, pack_tokens([1]), 1, Sampling(), Stopping(1), 0,
 CONSTRAINED = Sampling(constraint=Constraint("regex", "[a-z]+"))
 BOUND = Request("r", 0, "g", 0, pack_tokens([1]), 1, CONSTRAINED, Stopping(1), 0, 0)
 
+RESUMABLE = Request("r", 0, "g", 0, pack_tokens([1]), 1, Sampling(), Stopping(1), 0, 0, b"\x95\xa4chat", "acme")
+
 SAMPLES: dict[str, list[Value]] = {
-    "prefill.request": [PrefillRequest(REQUEST), PrefillRequest(SMALL), PrefillRequest(BOUND)],
+    "prefill.request": [
+        PrefillRequest(REQUEST),
+        PrefillRequest(SMALL),
+        PrefillRequest(BOUND),
+        PrefillRequest(RESUMABLE),
+    ],
     "accepted": [Accepted("req-1", 2, "prefill-1", EPOCH)],
     "rejected": [
         Rejected("req-1", 2, "prefill-1", Code.CONTEXT_TOO_LONG, "too long", retryable=False),
@@ -119,6 +129,7 @@ SAMPLES: dict[str, list[Value]] = {
     "status": [
         Status("decode-1", EPOCH, Role.DECODE, State.READY, "chat", "g1", 8, 3, 99, True, 1 << 33, 7),
         Status("monitor-1", EPOCH, Role.MONITOR, State.STARTING),
+        Status("monitor-1", EPOCH, Role.MONITOR, State.READY, version=2),
     ],
     "map": [
         ScenarioMap("chat", 3, EPOCH, [Group("g1", [Member("prefill-1", EPOCH)], [Member("decode-1", EPOCH)])]),
@@ -129,6 +140,22 @@ SAMPLES: dict[str, list[Value]] = {
     "done": [Done("decode-1")],
     "reload": [Reload()],
     "reloaded": [Reloaded("gateway-1", ["nats.url", "gateway.port"])],
+    "claim": [
+        Claim(["chatcmpl-1", "chatcmpl-1-0"], "gateway-2", "acme"),
+        Claim(["cmpl-1"], "gateway-2"),
+        Claim(["r"], "g", look=True),
+    ],
+    "claimed": [
+        Claimed(
+            "decode-1",
+            RESUMABLE,
+            ["grüß"],
+            [Logprobs(0, TokenLogprob(1024, -0.25, "grüß", "grüß".encode()), [])],
+            Finished(17, 2, Finish.STOP, 6, 2, 1, "Ende"),
+        ),
+        Claimed("decode-1", SMALL),
+    ],
+    "claims": [Claims("decode-1", 2)],
     "pulse": [Pulse("monitor-1", EPOCH)],
     "instance.record": [
         InstanceRecord(

@@ -2,8 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from services.standby.service import Standby
 from shared.messages import (
+    FIRST_VERSION,
+    VERSION,
     Pulse,
     Role,
     State,
@@ -58,7 +62,7 @@ async def test_a_worker_that_drains_leaves_the_map_at_once(stage: Stage) -> None
 
 async def test_a_status_that_is_none_and_one_under_another_name_change_nothing(stage: Stage) -> None:
     await whole_fleet(stage)
-    intruder = Status("intruder", (9, 9), Role.DECODE, State.READY, "chat", "main", 8, 8, number=1)
+    intruder = Status("intruder", (9, 9), Role.DECODE, State.READY, "chat", "main", 8, 8, number=1, version=VERSION)
     await stage.observer.publish(stage.subjects.status("chat", "decode-1"), intruder)
     for data in (b"", b"\xc1", b"\x81", encode(Pulse("x", (1, 1))), bytes(1000)):
         await stage.observer.publish(stage.subjects.status("chat", "decode-1"), data)
@@ -67,3 +71,13 @@ async def test_a_status_that_is_none_and_one_under_another_name_change_nothing(s
     await stage.observer.flush(5)
     stage.worker(Role.DECODE, "decode-2")
     await stage.map_is(["prefill-1"], ["decode-1", "decode-2"])
+
+
+async def test_one_that_speaks_another_version_gets_no_place(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    await whole_fleet(stage)
+    for version, name in ((FIRST_VERSION, "an-older"), (VERSION + 1, "a-newer"), (VERSION, "an-equal")):
+        status = Status(name, (1, 9), Role.DECODE, State.READY, "chat", "main", 8, 8, number=1, version=version)
+        await stage.observer.publish(stage.subjects.status("chat", name), status)
+    await stage.map_is(["prefill-1"], ["an-equal", "decode-1"])
+    refused = [record.__dict__["instance"] for record in caplog.records if "another version" in record.message]
+    assert refused == ["an-older", "a-newer"]
