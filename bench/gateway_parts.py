@@ -67,6 +67,8 @@ class Source:
     async def run(self) -> None:
         """Serve for ever."""
         await self.bus.subscribe(self.subjects.prefill(SCENARIO, "p1"), self.on_offer)
+        for name in ("p1", "d1"):
+            await self.bus.subscribe(self.subjects.presence(name), lambda _: None)
         beat = self.tasks.spawn(self.beat(), name="beat")
         due = time.monotonic()
         while not beat.done():

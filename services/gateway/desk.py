@@ -4,7 +4,7 @@ Owns the bound on requests in flight, checked before anything is parsed. Knows n
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 
 from opentelemetry.context import Context
@@ -12,10 +12,8 @@ from opentelemetry.trace import Tracer
 
 from services.gateway.access.caller import Caller, Grant
 from services.gateway.access.gate import Gate
-from services.gateway.answers.calling import CallingAnswer
-from services.gateway.answers.counted import CountedAnswer
-from services.gateway.answers.forms import Asked
-from services.gateway.answers.maps import NatsAnswer
+from services.gateway.answers.forms import Asked, choices_of
+from services.gateway.answers.positions import Position
 from services.gateway.api.chat import ChatRequest
 from services.gateway.api.completion import CompletionRequest
 from services.gateway.api.responses import ResponsesRequest, in_its_words
@@ -23,12 +21,15 @@ from services.gateway.content.moderation import Moderation
 from services.gateway.content.report import Who
 from services.gateway.journal import Journal
 from services.gateway.metrics import Metrics
-from services.gateway.prompts.chats import calling_of
+from services.gateway.opening import Opening, make_call
 from services.gateway.prompts.plans import plan, sizes_of
 from services.gateway.prompts.scenarios import Scenario, Scenarios
 from services.gateway.reasons import GATEWAY_FULL
-from services.gateway.relay.calls import Answer, Call, open_call
+from services.gateway.relay.calls import Answer, Call
 from services.gateway.relay.relay import Relay
+from services.gateway.resume.claims import Claimant
+from services.gateway.resume.reopening import Found, find, prepare, show_again
+from services.gateway.resume.ticket import write_ticket
 from services.gateway.spans import open_span, operation_of
 from shared.config import GatewaySettings
 from shared.errors import BatonError, Cancelled, Draining, Forbidden, Overloaded
@@ -44,6 +45,7 @@ class Desk:
         scenarios: Scenarios,
         gate: Gate,
         moderation: Moderation,
+        claimant: Claimant,
         *,
         settings: GatewaySettings,
         metrics: Metrics,
@@ -55,6 +57,7 @@ class Desk:
         self._relay = relay
         self._gate = gate
         self.moderation = moderation
+        self._claimant = claimant
         self._bound = settings.max_streams
         self._metrics = metrics
         self._tracer = tracer
@@ -106,18 +109,29 @@ class Desk:
         call_id: str,
         answer: Answer,
         context: Context,
+        created: int = 0,
         timeout_s: float | None = None,
+        ticket: bytes | None = None,
     ) -> Call:
         """Plan a request, take its share of the limits, start it. `close` must follow.
 
-        `timeout_s` is the client's beside the one in the request. Raises BadRequest, ContextTooLong, ContentRefused,
+        `created`: what a streamed answer says of when it was. `timeout_s` is the client's beside the one in the
+        request. `ticket`: made here where there is none. Raises BadRequest, ContextTooLong, ContentRefused,
         LimitReached, Overloaded, ModerationDown.
         """
+        if ticket is None:
+            ticket = write_ticket(asked, created, choices_of(asked), guarded=scenario.guarded)
         if isinstance(asked, ResponsesRequest):
             with in_its_words():
-                chat = asked.as_chat()
                 return await self.open(
-                    caller, chat, scenario, call_id=call_id, answer=answer, context=context, timeout_s=timeout_s
+                    caller,
+                    asked.as_chat(),
+                    scenario,
+                    call_id=call_id,
+                    answer=answer,
+                    context=context,
+                    timeout_s=timeout_s,
+                    ticket=ticket,
                 )
         journal = self._journal(asked, scenario, call_id, context)
         try:
@@ -130,30 +144,60 @@ class Desk:
         except BaseException as error:
             journal.refused(error)
             raise
-        try:
+        with self._begun(grant, journal):
             who = Who(call_id, scenario.name, caller.tenant, caller.key_id)
             await self.moderation.check(asked, scenario.prompter, who)
-            answer = _reading(answer, asked, scenario, prompt)
-            guarded = self.moderation.guarded(answer, self._relay, who)
-            call = open_call(
-                call_id,
-                scenario,
-                grant,
-                plans=plans,
-                answer=guarded or answer,
-                journal=journal,
-                priority=caller.priority + max(0, asked.priority or 0),  # a client may only let others go first
-                timeout_s=min((s for s in (asked.timeout, timeout_s) if s is not None), default=None),
-            )
-            if guarded is not None:
-                guarded.watch(call)
-            journal.started()
+            timeout_s = min((s for s in (asked.timeout, timeout_s) if s is not None), default=None)
+            opening = Opening(asked, scenario, grant, journal, who, plans, answer, timeout_s, ticket)
+            call = make_call(opening, self.moderation, self._relay)
             self._relay.start(call)
+        return call
+
+    async def find_stream(self, caller: Caller, call_id: str) -> Found:
+        """Take over a stream of a caller's from whoever has it. Raises UnknownStream, DeadlineExceeded, LinkLost."""
+        return await find(caller, call_id, self.scenarios, self._claimant)
+
+    async def reopen(
+        self, caller: Caller, found: Found, *, answer: Answer, seen: list[Position], context: Context
+    ) -> Call:
+        """Make a call of a stream that was claimed, with a share of the limits. `close` must follow.
+
+        Nothing of it is shown before `go_on`. Raises LimitReached, Overloaded.
+        """
+        scenario, asked = found.scenario, found.asked
+        chat = asked.as_chat() if isinstance(asked, ResponsesRequest) else asked
+        journal = self._journal(chat, scenario, found.call_id, context)
+        try:
+            plans = found.plans
+            grant = await self._gate.admit(caller, scenario.name, 0, 0, choices=len(plans))
+        except BaseException as error:
+            journal.refused(error)
+            raise
+        with self._begun(grant, journal):
+            who = Who(found.call_id, scenario.name, caller.tenant, caller.key_id)
+            opening = Opening(chat, scenario, grant, journal, who, plans, answer, found.left_s, found.note, seen)
+            call = make_call(opening, self.moderation, self._relay)
+            for record, claimed in zip(call.records, found.streams, strict=True):
+                prepare(record, claimed)
+            self._relay.enter(call)
+            call.admit()
+            self._metrics.resumed.labels(scenario.name).inc()
+        return call
+
+    async def go_on(self, call: Call, found: Found, seen: list[Position], has_room: Callable[[], bool]) -> None:
+        """Show what there is of a reopened call and its client has not seen; let workers bring the rest."""
+        await show_again(call, found, seen, self._relay, has_room)
+        self._relay.place(call)
+
+    @contextmanager
+    def _begun(self, grant: Grant, journal: Journal) -> Iterator[None]:
+        """Give a share back where no call comes of it."""
+        try:
+            yield
         except BaseException as error:
             self._gate.settle(grant, 0, 0, error if isinstance(error, BatonError) else None)
             journal.refused(error)
             raise
-        return call
 
     def _journal(
         self, asked: ChatRequest | CompletionRequest, scenario: Scenario, call_id: str, context: Context
@@ -177,12 +221,3 @@ class Desk:
         """End the call of a client that does not read."""
         self._metrics.cut.inc()
         self._relay.close(call, Cancelled("the client does not read its stream as fast as it is written"))
-
-
-def _reading(answer: Answer, asked: ChatRequest | CompletionRequest, scenario: Scenario, prompt_tokens: int) -> Answer:
-    """Tell an answer what it counts from, and have calls read out of its text where functions may be called."""
-    if isinstance(answer, CountedAnswer | NatsAnswer):
-        answer.expect(prompt_tokens)
-    if isinstance(asked, ChatRequest) and (calling := calling_of(asked, scenario.prompter.form)):
-        return CallingAnswer(answer, calling, streamed=bool(asked.stream))
-    return answer

@@ -80,6 +80,10 @@ class Metrics:
         self.waiting = Gauge("baton_gateway_waiting", "choices without a worker", ["scenario"], registry=registry)
         self.held = Gauge("baton_gateway_held", "what open requests keep in memory", ["kind"], registry=registry)
         self.attempts = Counter("baton_gateway_attempts", "offers made", ["scenario", "cause"], registry=registry)
+        self.resumed = Counter(
+            "baton_gateway_resumed", "streams taken over from another gateway or connection", ["scenario"],
+            registry=registry,
+        )  # fmt: skip
         self.withdrawn = Counter(
             "baton_gateway_withdrawn", "attempts cancelled", ["scenario", "cause"], registry=registry
         )

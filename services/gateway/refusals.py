@@ -31,6 +31,8 @@ _ANSWERS: Final[dict[Code, Answer]] = {
     Code.MALFORMED: Answer(400, _INVALID, None),
     Code.CONTEXT_TOO_LONG: Answer(400, _INVALID, "context_length_exceeded"),
     Code.UNKNOWN_SCENARIO: Answer(404, _INVALID, "model_not_found"),
+    Code.UNKNOWN_STREAM: Answer(404, _INVALID, "stream_not_found"),
+    Code.RESUMED: Answer(499, _INVALID, "resumed_elsewhere"),
     Code.TOO_LARGE: Answer(413, _INVALID, "request_too_large"),
     Code.CONTENT_REFUSED: Answer(400, _INVALID, "content_filter"),
     Code.UNAUTHORISED: Answer(401, _INVALID, "invalid_api_key"),

@@ -19,9 +19,13 @@ from services.gateway.http.terms import Terms
 from services.gateway.metrics import Metrics
 from services.gateway.nats.entrance import NatsEntrance
 from services.gateway.prompts.scenarios import Scenarios, open_scenarios
+from services.gateway.relay.doubts import Doubts
 from services.gateway.relay.hearing import Hearing
 from services.gateway.relay.offers import Offers
+from services.gateway.relay.presence import Presence
 from services.gateway.relay.relay import Relay
+from services.gateway.relay.stalls import Stalls
+from services.gateway.resume.claims import Claimant
 from shared.config import Config
 from shared.errors import Draining
 from shared.instance import Instance
@@ -69,12 +73,23 @@ class Gateway:
             view=self._view,
             dispatcher=self._dispatcher,
             offers=offers,
-            settings=config.fleet,
             tasks=instance.tasks,
             metrics=metrics,
             max_streams=config.gateway.max_streams,
         )
         stack.callback(self._relay.stop)
+        records, bus, subjects = self._relay.records, instance.bus, instance.subjects
+        claimant = Claimant(instance.id, bus, subjects, self._view, config.fleet.offer_timeout_s)
+        where, scenario_of = self._dispatcher.where, self._relay.scenario_of
+        doubts = Doubts(records, claimant, instance.tasks, where=where, scenario_of=scenario_of)
+        self._stalls = Stalls(
+            records,
+            config.fleet,
+            first_token_s=self._relay.first_token_s,
+            tell=self._relay.handle,
+            ask=doubts.ask,
+            connected=lambda: instance.bus.connected,
+        )
         await self._moderation.open(instance, stack)
         gate = await open_gate(instance, stack)
         self._desk = Desk(
@@ -82,6 +97,7 @@ class Gateway:
             scenarios,
             gate,
             self._moderation,
+            claimant,
             settings=config.gateway,
             metrics=metrics,
             tracer=instance.telemetry.tracer,
@@ -109,6 +125,10 @@ class Gateway:
         await self._hearing.read_maps(names, instance.redis)
         frames = await bus.subscribe(subjects.frames(instance.id), self._relay.on_delivery)
         stack.push_async_callback(frames.stop)
+        probing, holding = self._view.probing, self._dispatcher.holding
+        presence = Presence(bus, subjects, probing, holding, self._relay.handle)
+        await presence.open(stack)
+        _ = instance.vital.spawn(presence.run(), name="presence")
         self._nats = NatsEntrance(bus, self._desk, instance.tasks)
         await self._nats.open(stack)
         _ = instance.vital.spawn(self._nats.run(), name="nats replies")
@@ -148,7 +168,7 @@ class Gateway:
             # a process that was stopped for a while must not take its own silence for the workers'
             elapsed_s, last = min(now - last, 2 * SWEEP_S), now
             self._hearing.sweep()
-            self._relay.sweep(elapsed_s)
+            self._stalls.sweep(elapsed_s)
             self._nats.sweep(elapsed_s)
             self._http.sweep(elapsed_s)
 
@@ -172,7 +192,7 @@ class Gateway:
     async def _cut(self) -> None:
         """End what is still open with an error that its client sees, and give that a moment to go out."""
         self._desk.draining = True
-        self._relay.cut(Draining("this gateway has stopped before the answer was complete; ask again"))
+        self._relay.cut(Draining("this gateway has stopped; go on with a stream at another one, or ask again"))
         give_up = time.monotonic() + CUT_S
         while self._desk.in_flight and time.monotonic() < give_up:  # noqa: ASYNC110  nobody need tell us
             await asyncio.sleep(0.02)

@@ -23,5 +23,5 @@ class CallingAnswer:
     def sink(self, choice: int, request_id: str) -> Sink:
         """Make the sink of the next choice."""
         calling = self._calling
-        parser = open_parser(calling.form, calling.names, eager=self._streamed, single=calling.single)
+        parser = open_parser(calling.form, calling.names, eager=self._streamed, single=calling.single, whose=request_id)
         return ParsedChoice(cast("CallSink", self._inner.sink(choice, request_id)), parser)

@@ -5,8 +5,11 @@ Owns the counting. Only requests that ask for it pay for it: plain streams have 
 
 from dataclasses import dataclass
 
-from services.gateway.answers.shapes import Shape, encode
-from services.gateway.answers.sse import PING, SseAnswer, SseChoice, SseStream
+from services.gateway.answers.marked import MarkedChoice
+from services.gateway.answers.positions import Marks
+from services.gateway.answers.shapes import Shape
+from services.gateway.answers.sse import PING, SseStream
+from services.gateway.answers.streamed import SseAnswer
 
 
 @dataclass(slots=True)
@@ -27,28 +30,21 @@ def _open(chunk: bytes) -> bytes:
     return chunk.removesuffix(b"}").removesuffix(b',"usage":null')
 
 
-class CountedChoice(SseChoice):
+class CountedChoice(MarkedChoice):
     """One choice of such a stream."""
 
-    __slots__ = ("_after", "_before", "_count", "_mine")
+    __slots__ = ("_count", "_mine")
 
-    def __init__(self, stream: SseStream, shape: Shape, choice: int, request_id: str, count: Count) -> None:
-        super().__init__(stream, shape, choice, request_id)
-        before, after = shape.around(choice)
-        self._before, self._after = before, _open(after)
+    def __init__(
+        self, stream: SseStream, shape: Shape, choice: int, call_id: str, *, marks: Marks, count: Count
+    ) -> None:
+        super().__init__(stream, shape, choice, call_id, marks)
         self._count = count
         self._mine = 0
 
-    def text(self, index: int, text: str) -> None:
-        """Write one event with the usage up to this token."""
-        self._last = index
-        self._to(index + 1)
-        chunk = b"%b%b%b%b" % (self._before, encode(text), self._after, _usage(self._count))
-        self._stream.event(b"id: %b:%d\ndata: %b\n\n" % (self._id, index, chunk))
-
-    def _event(self, index: int, body: bytes) -> None:
-        self._to(max(self._mine, min(index, self._last) + 1))
-        super()._event(index, _open(body) + _usage(self._count))
+    def _write(self, mark: bytes, body: bytes) -> None:
+        self._to(max(self._mine, self._last + 1))
+        super()._write(mark, _open(body) + _usage(self._count))
 
     def _to(self, tokens: int) -> None:
         self._count.completion += tokens - self._mine
@@ -63,21 +59,25 @@ def _usage(count: Count) -> bytes:
 class CountedAnswer(SseAnswer):
     """A whole such stream. Whoever has the prompt's tokens counts them with `expect`, before the first chunk."""
 
-    def __init__(self, shape: Shape, max_unsent: int, send_timeout_s: float) -> None:
-        super().__init__(shape, max_unsent, send_timeout_s)
+    def __init__(
+        self, shape: Shape, max_unsent: int, send_timeout_s: float, marks: Marks, *, opened: bool = False
+    ) -> None:
+        super().__init__(shape, max_unsent, send_timeout_s, marks, opened=opened)
         self._count = Count()
+        self._every = marks
 
     def expect(self, prompt_tokens: int) -> None:
         """Note what the prompts cost."""
         self._count.prompt = prompt_tokens
 
-    def sink(self, choice: int, request_id: str) -> CountedChoice:
+    def sink(self, choice: int, request_id: str) -> CountedChoice:  # noqa: ARG002  events bear the call's id
         """Make the sink of the next choice."""
         self._choices = choice + 1
-        return CountedChoice(self.stream, self._shape, choice, request_id, self._count)
+        call_id = self._shape.id
+        return CountedChoice(self.stream, self._shape, choice, call_id, marks=self._every, count=self._count)
 
     def opening(self) -> bytes:
         """Make the first chunk of each choice, with the prompt's usage."""
         usage = _usage(Count(self._count.prompt))
-        chunks = [self._shape.opening(choice) for choice in range(self._choices)]
+        chunks = [] if self._opened else [self._shape.opening(choice) for choice in range(self._choices)]
         return b"".join(b"data: %b%b\n\n" % (_open(chunk), usage) for chunk in chunks if chunk is not None) or PING

@@ -10,11 +10,13 @@ from typing import Protocol
 from services.gateway.answers.best import BestAnswer
 from services.gateway.answers.counted import Count, CountedAnswer
 from services.gateway.answers.maps import NatsAnswer, Send
+from services.gateway.answers.positions import Marks, Position
 from services.gateway.answers.response_events import ResponseEvents
 from services.gateway.answers.response_whole import WholeResponse
 from services.gateway.answers.responses import ResponseShape
 from services.gateway.answers.shapes import ChatShape, CompletionShape, Shape, Usage
-from services.gateway.answers.sse import SseAnswer, SseStream
+from services.gateway.answers.sse import SseStream
+from services.gateway.answers.streamed import SseAnswer
 from services.gateway.answers.whole import WholeAnswer
 from services.gateway.api.chat import ChatRequest
 from services.gateway.api.completion import CompletionRequest
@@ -71,21 +73,55 @@ def name_call(asked: Asked) -> str:
 
 async def whole(asked: Asked, call_id: str, scenario: Scenario) -> Whole:
     """Make an empty whole answer. Raises BadRequest."""
+    created = int(time.time())
     if isinstance(asked, ResponsesRequest):
-        return WholeResponse(_response(asked, call_id, scenario))
-    shape = await _shape(asked, call_id, scenario)
+        return WholeResponse(ResponseShape(call_id, created, scenario.name, asked))
+    shape = await _shape(asked, call_id, scenario, created)
     return _best(asked, shape) or WholeAnswer(shape)
 
 
-async def streamed(asked: Asked, call_id: str, scenario: Scenario, settings: GatewaySettings) -> Streamed:
-    """Make an empty streamed answer. Raises BadRequest."""
+async def streamed(
+    asked: Asked,
+    call_id: str,
+    scenario: Scenario,
+    settings: GatewaySettings,
+    *,
+    created: int,
+    seen: list[Position] | None = None,
+) -> Streamed:
+    """Make an empty streamed answer. `seen`: how far its client is, where it is resumed. Raises BadRequest."""
     bounds = (settings.max_unsent_bytes, settings.send_timeout_s)
     if isinstance(asked, ResponsesRequest):
-        return ResponseEvents(_response(asked, call_id, scenario), *bounds)
-    shape = await _shape(asked, call_id, scenario)
+        return ResponseEvents(
+            ResponseShape(call_id, created, scenario.name, asked), *bounds, seen[0].index if seen else -1
+        )
+    shape = await _shape(asked, call_id, scenario, created)
+    marks = marks_of(asked, scenario)
     if asked.stream_options and asked.stream_options.continuous_usage_stats:
-        return CountedAnswer(shape, *bounds)
-    return SseAnswer(shape, *bounds)
+        return CountedAnswer(shape, *bounds, marks or Marks(exact=False), opened=bool(seen))
+    return SseAnswer(shape, *bounds, marks, opened=bool(seen))
+
+
+def choices_of(asked: Asked) -> int:
+    """Count the choices of all prompts."""
+    match asked:
+        case ResponsesRequest():
+            return 1
+        case CompletionRequest():
+            return len(asked.prompts()) * asked.choices
+        case _:
+            return asked.choices
+
+
+def marks_of(asked: ChatRequest | CompletionRequest, scenario: Scenario) -> Marks | None:
+    """Say how far events bring a client; None where the number of their last token is all there is to say."""
+    exact = is_exact(asked, scenario)
+    return Marks(exact=exact) if exact or choices_of(asked) > 1 else None
+
+
+def is_exact(asked: ChatRequest | CompletionRequest, scenario: Scenario) -> bool:
+    """Whether text comes in other pieces than tokens bring, so that positions count what was shown."""
+    return scenario.guarded or (isinstance(asked, ChatRequest) and bool(asked.tools))
 
 
 async def over_nats(asked: ChatRequest | CompletionRequest, call_id: str, scenario: Scenario, send: Send) -> NatsAnswer:
@@ -98,6 +134,7 @@ async def over_nats(asked: ChatRequest | CompletionRequest, call_id: str, scenar
         echoes=await _echoes(asked, scenario),
         best=_best(asked, ChatShape(call_id, 0, "")),
         count=Count() if counted else None,
+        exact=is_exact(asked, scenario),
     )
 
 
@@ -127,13 +164,9 @@ def _prefix(asked: Asked) -> str:
             return "resp_"
 
 
-async def _shape(asked: ChatRequest | CompletionRequest, call_id: str, scenario: Scenario) -> Shape:
+async def _shape(asked: ChatRequest | CompletionRequest, call_id: str, scenario: Scenario, created: int) -> Shape:
     include = bool(asked.stream_options and asked.stream_options.include_usage)
-    known = (call_id, int(time.time()), scenario.name, include)
+    known = (call_id, created, scenario.name, include)
     if isinstance(asked, ChatRequest):
         return ChatShape(*known, calling=bool(asked.tools) and asked.tool_choice != "none")
     return CompletionShape(*known, echoes=await _echoes(asked, scenario))
-
-
-def _response(asked: ResponsesRequest, call_id: str, scenario: Scenario) -> ResponseShape:
-    return ResponseShape(call_id, int(time.time()), scenario.name, asked)

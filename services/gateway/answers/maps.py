@@ -9,6 +9,7 @@ from typing import Any
 
 from services.gateway.answers.best import BestAnswer
 from services.gateway.answers.counted import Count
+from services.gateway.answers.positions import Mark, Position, units
 from services.gateway.answers.shapes import ChatShape, Usage, Whole
 from services.gateway.answers.whole import Collected
 from services.gateway.relay.record import Sink
@@ -22,18 +23,29 @@ Send = Callable[[dict[str, Any]], None]
 class NatsChoice:
     """One streamed choice; a record's sink."""
 
-    __slots__ = ("_around", "_choice", "_due", "_pending", "_send", "reason")
+    __slots__ = ("_around", "_choice", "_due", "_entries", "_mark", "_pending", "_send", "_units", "reason")
 
-    def __init__(self, send: Send, choice: int) -> None:
+    def __init__(self, send: Send, choice: int, *, exact: bool) -> None:
         self.reason: Finish | None = None
         self._send = send
         self._choice = choice
+        self._mark = Mark(exact=exact)
+        self._units = self._entries = 0  # that the next map shows
         self._due = 0  # index of the first token whose text was not sent
         self._around = ChatShape("", 0, "").logprobs()
         self._pending: list[Logprobs] = []
 
+    def resume_at(self, seen: Position) -> None:
+        """Go on behind what a client has seen."""
+        self._due = seen.index + 1
+        self._mark.resume(seen)
+
+    def pass_over(self, logprobs: Logprobs) -> None:
+        """Nothing here depends on what a client has seen."""
+
     def text(self, index: int, text: str) -> None:
         """Send text; `i` is the first token it comes from."""
+        self._units = len(text)
         self._piece(index, {"i": min(self._due, index), "text": text})
 
     def token(self, index: int, text: str, logprobs: Logprobs | None) -> None:
@@ -41,6 +53,7 @@ class NatsChoice:
         if logprobs is not None:
             self._pending.append(logprobs)
         if text:
+            self._units = len(text)
             self._piece(index, {"i": min(self._due, index), "text": text, "logprobs": self._waiting_logprobs()})
 
     def calls(self, index: int, text: str, calls: list[CallPiece]) -> None:
@@ -48,11 +61,13 @@ class NatsChoice:
         piece = {"i": min(self._due, index), "text": text, "tool_calls": [one.delta() for one in calls]}
         if self._pending:
             piece["logprobs"] = self._waiting_logprobs()
+        self._units = units(text, calls)
         self._piece(index, piece)
 
     def _waiting_logprobs(self) -> list[dict[str, Any]] | None:
         for one in self._pending:
             self._around.add(one)
+        self._entries += len(self._pending)
         self._pending.clear()
         return (self._around.take() or {}).get("content")
 
@@ -65,6 +80,8 @@ class NatsChoice:
 
     def _piece(self, index: int, piece: dict[str, Any]) -> None:
         self._due = index + 1
+        piece["at"] = self._mark.show(index, self._units, self._entries).decode()
+        self._units = self._entries = 0
         if self._choice:
             piece["choice"] = self._choice
         self._send(piece)
@@ -75,8 +92,8 @@ class CountedNatsChoice(NatsChoice):
 
     __slots__ = ("_count",)
 
-    def __init__(self, send: Send, choice: int, count: Count) -> None:
-        super().__init__(send, choice)
+    def __init__(self, send: Send, choice: int, *, exact: bool, count: Count) -> None:
+        super().__init__(send, choice, exact=exact)
         self._count = count
 
     def _piece(self, index: int, piece: dict[str, Any]) -> None:
@@ -96,7 +113,9 @@ class NatsAnswer:
         echoes: list[str] | None = None,
         best: BestAnswer | None = None,
         count: Count | None = None,
+        exact: bool = False,
     ) -> None:
+        self._exact = exact
         self.on_full: Callable[[], None] | None = None
         self._id = call_id
         self._send = send
@@ -121,14 +140,19 @@ class NatsAnswer:
 
     def _streamed_choice(self, choice: int) -> NatsChoice:
         if self._count is None:
-            return NatsChoice(self._piece, choice)
-        return CountedNatsChoice(self._piece, choice, self._count)
+            return NatsChoice(self._piece, choice, exact=self._exact)
+        return CountedNatsChoice(self._piece, choice, exact=self._exact, count=self._count)
 
-    def acknowledge(self) -> None:
-        """Say at once that a gateway has the request. A client that wants one reply gets only the answer."""
+    def acknowledge(self, *, opened: bool = False) -> None:
+        """Say at once that a gateway has the request. A client that wants one reply gets only the answer.
+
+        `opened`: the client has seen the beginning, when the stream was another gateway's.
+        """
         if not self._streamed:
             return
         self._send({"i": 0, "text": "", "id": self._id})
+        if opened:
+            return
         for choice, text in enumerate(self._echoes):
             self._send({"i": 0, "text": text} | ({"choice": choice} if choice else {}))
 

@@ -9,7 +9,7 @@ from typing import Final
 from services.gateway.answers.response_growth import FunctionCall, Message
 from services.gateway.answers.responses import Events, Json, ResponseShape, event, status
 from services.gateway.answers.shapes import Usage, encode
-from services.gateway.answers.sse import SseStream
+from services.gateway.answers.sse import PING, SseStream
 from services.gateway.refusals import answer, told
 from services.gateway.tools.said import CallPiece
 from shared.errors import BadRequest, BatonError
@@ -22,30 +22,32 @@ _FIRST: Final = 2
 class ResponseEvents:
     """One streamed response, and the sink of its one choice."""
 
-    def __init__(self, shape: ResponseShape, max_unsent: int, send_timeout_s: float) -> None:
+    def __init__(self, shape: ResponseShape, max_unsent: int, send_timeout_s: float, seen: int = -1) -> None:
         self.stream = SseStream(max_unsent, send_timeout_s)
         self._shape = shape
         self._output: list[Json] = []  # items that are complete
         self._message: Message | None = None  # at most one item is open
         self._call: FunctionCall | None = None
         self._number = _FIRST  # of the next event
+        self._seen = seen  # number of the last event that the client has: a resumed response goes on behind it
         self._last = -1
         self._reason = Finish.STOP
         self._around = shape.logprobs()
         self._pending: list[Logprobs] = []
-        self._head = self._middle = self._between = self._tail = b""  # around a delta's numbers and its text
+        self._head = b"id: %b:" % shape.id.encode()
+        self._middle = self._between = self._tail = b""  # around a delta's numbers and its text
         self._fixed = 0  # bytes of a delta's chunk but for its numbers, what is between them, and its text
 
     def sink(self, choice: int, request_id: str) -> "ResponseEvents":  # noqa: ARG002  there is only one choice
         """Make the sink of the one choice."""
-        self._head = b"id: %b:" % request_id.encode()
         return self
 
     def opening(self) -> bytes:
         """Make what a client sees first, once it is admitted."""
         body = self._shape.body("in_progress", [])
         kinds = ("response.created", "response.in_progress")
-        return b"".join(event(kind, sequence_number=n, response=body) + b"\n\n" for n, kind in enumerate(kinds))
+        events = [self._numbered(n, event(kind, sequence_number=n, response=body)) for n, kind in enumerate(kinds)]
+        return b"".join(events[self._seen + 1 :]) or PING
 
     # ---- the sink ----------------------------------------------------------------------------------------------------
 
@@ -56,8 +58,11 @@ class ResponseEvents:
             message = self._begin()
         message.texts.append(text)
         self._last = index
-        numbers = b"%d%b%d" % (index, self._middle, self._number)
-        self._number += 1
+        number = self._number
+        self._number = number + 1
+        if number <= self._seen:
+            return
+        numbers = b"%d%b%d" % (number, self._middle, number)
         words = encode(text)
         size = self._fixed + len(numbers) + len(words)
         self.stream.chunk(b"%x\r\n%b%b%b%b%b" % (size, self._head, numbers, self._between, words, self._tail))
@@ -147,11 +152,14 @@ class ResponseEvents:
         message.texts.append(text)
         self._last = index
         fields = {**self._shape.text_place(message.place), "logprobs": made, "delta": text}
-        delta = event("response.output_text.delta", sequence_number=self._number, **fields)
-        self._number += 1
-        self.stream.event(b"%b%d\n%b\n\n" % (self._head, index, delta))
+        self._write([("response.output_text.delta", fields)])
 
     def _write(self, events: Events) -> None:
         for kind, fields in events:
-            self.stream.event(event(kind, sequence_number=self._number, **fields) + b"\n\n")
-            self._number += 1
+            number = self._number
+            self._number = number + 1
+            if number > self._seen:
+                self.stream.event(self._numbered(number, event(kind, sequence_number=number, **fields)))
+
+    def _numbered(self, number: int, body: bytes) -> bytes:
+        return b"%b%d\n%b\n\n" % (self._head, number, body)

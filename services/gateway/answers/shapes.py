@@ -47,6 +47,11 @@ class Whole:
 class Shape(Protocol):
     """How one route's answer looks."""
 
+    @property
+    def id(self) -> str:
+        """Of the call."""
+        ...
+
     def opening(self, choice: int) -> bytes | None:
         """Make the first chunk of a choice; None where the shape has none."""
         ...

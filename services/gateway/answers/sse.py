@@ -7,10 +7,9 @@ may leave unsent. Each choice's events are preformatted; a token adds its number
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from services.gateway.answers.shapes import ChatShape, Shape, Usage, encode
-from services.gateway.refusals import as_json
+from services.gateway.answers.positions import END, Position
+from services.gateway.answers.shapes import ChatShape, Shape, encode
 from services.gateway.tools.said import CallPiece
-from shared.errors import BatonError
 from shared.messages import Finish, Logprobs
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -98,6 +97,10 @@ class SseStream:
         """Whether nothing that is written arrives any more."""
         return isinstance(self.transport, _Gone)
 
+    def has_room(self) -> bool:
+        """Whether the client takes what is written fast enough for more."""
+        return self.transport.get_write_buffer_size() <= self.max_unsent // 4
+
     def attach(self, transport: Writer, *, chunked: bool) -> None:
         """Send what was held, and from now on each event at once. The headers must be out."""
         held = self.transport
@@ -156,6 +159,7 @@ class SseChoice:
         "_id",
         "_last",
         "_middle",
+        "_newest",
         "_pending",
         "_shape",
         "_stream",
@@ -174,9 +178,18 @@ class SseChoice:
         self._fixed = (
             len(self._head) + len(self._middle) + len(self._tail) - 4
         )  # the chunk's two line ends do not count
-        self._last = -1
+        self._last = self._newest = -1  # the last token shown, and the last that came with logprobs
         self._around = shape.logprobs()
         self._pending: list[Logprobs] = []
+
+    def resume_at(self, seen: Position) -> None:
+        """Go on behind what a client has seen."""
+        self._last = self._newest = seen.index
+
+    def pass_over(self, logprobs: Logprobs) -> None:
+        """Count a token that a client has seen: the places of those that follow depend on it."""
+        self._around.add(logprobs)
+        self._around.take()
 
     def text(self, index: int, text: str) -> None:
         """Write one event: the hot path of the whole gateway."""
@@ -197,6 +210,7 @@ class SseChoice:
 
     def token(self, index: int, text: str, logprobs: Logprobs | None) -> None:
         """Write a token with its logprobs, and those of the tokens whose text was held until now."""
+        self._newest = index
         if logprobs is not None:
             self._pending.append(logprobs)
         if text:
@@ -211,8 +225,8 @@ class SseChoice:
     def finish(self, reason: Finish) -> None:
         """Write why the choice ended. Logprobs of tokens that a stop swallowed are swallowed too."""
         if self._pending and reason is not Finish.STOP:
-            self._piece(self._last + 1, "")
-        self._event(self._last + 1, self._shape.closing(self._choice, reason))
+            self._piece(self._newest, "")
+        self._end(self._shape.closing(self._choice, reason))
 
     def _piece(self, index: int, text: str) -> None:
         self._last = index
@@ -227,32 +241,5 @@ class SseChoice:
     def _event(self, index: int, body: bytes) -> None:
         self._stream.event(b"id: %b:%d\ndata: %b\n\n" % (self._id, index, body))
 
-
-class SseAnswer:
-    """A whole streamed answer, to be written as its choices come."""
-
-    def __init__(self, shape: Shape, max_unsent: int, send_timeout_s: float) -> None:
-        self.stream = SseStream(max_unsent, send_timeout_s)
-        self._shape = shape
-        self._choices = 0
-
-    def sink(self, choice: int, request_id: str) -> SseChoice:
-        """Make the sink of the next choice."""
-        self._choices = choice + 1
-        return SseChoice(self.stream, self._shape, choice, request_id)
-
-    def opening(self) -> bytes:
-        """Make what a client sees first, once it is admitted: the role of each choice, or a comment."""
-        chunks = [self._shape.opening(choice) for choice in range(self._choices)]
-        return b"".join(b"data: %b\n\n" % chunk for chunk in chunks if chunk is not None) or PING
-
-    def end(self, usage: Usage) -> None:
-        """Write what follows the last choice. The chunked body's own end is the response's business."""
-        chunk = self._shape.usage(usage)
-        if chunk is not None:
-            self.stream.event(b"data: %b\n\n" % chunk)
-        self.stream.event(DONE)
-
-    def fail(self, error: BatonError) -> None:
-        """Write the one event that says the answer is not complete."""
-        self.stream.event(b"data: %b\n\n" % as_json(error))
+    def _end(self, body: bytes) -> None:
+        self._stream.event(b"id: %b:%b\ndata: %b\n\n" % (self._id, END, body))

@@ -5,6 +5,8 @@ the call, in whatever phase it is.
 """
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from typing import Final, TypedDict
 
 from aiohttp import HttpVersion11, web
@@ -12,6 +14,7 @@ from opentelemetry.context import Context
 
 from services.gateway.access.caller import Caller
 from services.gateway.answers.forms import Asked, Streamed, name_call, streamed, whole
+from services.gateway.answers.positions import CALL_ID, Position, read_event_id
 from services.gateway.answers.sse import SseStream
 from services.gateway.api.reading import parse
 from services.gateway.desk import Desk
@@ -20,10 +23,12 @@ from services.gateway.http.bodies import Bodies, identify, signature, timeout_of
 from services.gateway.http.terms import Terms
 from services.gateway.prompts.scenarios import Scenario
 from services.gateway.relay.calls import Call
-from shared.errors import BatonError
+from shared.errors import BadRequest, BatonError, UnknownStream
 from shared.telemetry import extract_context
 
 SSE_HEADERS: Final = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+
+LAST_EVENT_ID: Final = "last-event-id"
 
 
 class _Around(TypedDict):
@@ -52,6 +57,8 @@ class Completions:
         with self._desk.place():
             caller = await identify(request, self._desk)
             asked: Asked = parse(await self._bodies.read(request), shape)
+            if asked.stream and (last := request.headers.get(LAST_EVENT_ID)):  # as some clients reconnect
+                return await self._resume(request, caller, *read_event_id(last))
             entry = request[ENTRY]
             entry.model, entry.stream = asked.model or "", bool(asked.stream)
             scenario = self._desk.find(caller, asked.model, request.headers.get("x-baton-scenario"))
@@ -75,9 +82,53 @@ class Completions:
     async def _stream(
         self, request: web.BaseRequest, caller: Caller, asked: Asked, scenario: Scenario
     ) -> web.StreamResponse:
-        call_id = name_call(asked)
-        events = await streamed(asked, call_id, scenario, self._terms.settings)
-        call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=events, **_around(request))
+        call_id, created = name_call(asked), int(time.time())
+        events = await streamed(asked, call_id, scenario, self._terms.settings, created=created)
+        call = await self._desk.open(
+            caller, asked, scenario, call_id=call_id, answer=events, created=created, **_around(request)
+        )
+        return await self._send(request, call, events)
+
+    async def resume(self, request: web.BaseRequest, call_id: str) -> web.StreamResponse:
+        """Go on with a stream behind the last event that its client has seen."""
+        with self._desk.place():
+            caller = await identify(request, self._desk)
+            last = request.headers.get(LAST_EVENT_ID) or request.query.get("after")
+            named, seen = read_event_id(last) if last else (call_id, [])
+            if not CALL_ID.match(call_id):
+                raise UnknownStream("no stream has such an id")
+            if named != call_id:
+                raise BadRequest(f"{LAST_EVENT_ID} is of another stream", LAST_EVENT_ID)
+            return await self._resume(request, caller, call_id, seen)
+
+    async def _resume(
+        self, request: web.BaseRequest, caller: Caller, call_id: str, seen: list[Position]
+    ) -> web.StreamResponse:
+        found = await self._desk.find_stream(caller, call_id)
+        entry = request[ENTRY]
+        entry.model, entry.stream = found.scenario.name, True
+        events = await streamed(
+            found.asked,
+            call_id,
+            found.scenario,
+            self._terms.settings,
+            created=found.ticket.created,
+            seen=seen,
+        )
+        context = extract_context(request.headers)
+        call = await self._desk.reopen(caller, found, answer=events, seen=seen, context=context)
+        return await self._send(
+            request, call, events, lambda: self._desk.go_on(call, found, seen, events.stream.has_room)
+        )
+
+    async def _send(
+        self,
+        request: web.BaseRequest,
+        call: Call,
+        events: Streamed,
+        go_on: Callable[[], Awaitable[None]] | None = None,
+    ) -> web.StreamResponse:
+        """Write a stream from its headers to its end. `go_on`: of a resumed one, brings it up to where it stands."""
         request[ENTRY].call = call
         events.stream.on_cut = lambda: self._desk.cut(call)
         try:
@@ -85,19 +136,27 @@ class Completions:
             response = web.StreamResponse(headers=SSE_HEADERS | signature(request) | call.grant.headers)
             await response.prepare(request)
             await response.write(events.opening())  # takes the headers along
-            await self._run(request, call, events)
+            await self._run(request, call, events, go_on)
         finally:
             self._desk.close(call)
         await self._finish(request, response, events)
         return response
 
-    async def _run(self, request: web.BaseRequest, call: Call, events: Streamed) -> None:
+    async def _run(
+        self,
+        request: web.BaseRequest,
+        call: Call,
+        events: Streamed,
+        go_on: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         """Let the records write to the connection until the call has ended, then write its ending."""
         if request.transport is None:
             raise ConnectionResetError
         events.stream.attach(request.transport, chunked=request.version >= HttpVersion11)
         self._streams.add(events.stream)
         try:
+            if go_on is not None:
+                await go_on()
             await call.ended
         except BatonError as error:
             self._desk.refused(error)

@@ -29,17 +29,21 @@ _STREAM: Final = (
     "too; a stream without its last event was cut."
 )
 _CHAT_EVENTS: Final = "`[DONE]` comes last."
+_RESUMED_EVENTS: Final = "They are those that the stream would have brought, with the same ids."
 _RESPONSE_EVENTS: Final = (
     "Each event has a type and a sequence_number: response.created, response.in_progress, response.output_item.added, "
     "response.content_part.added, response.output_text.delta, response.output_text.done, response.content_part.done, "
     "response.function_call_arguments.delta, response.function_call_arguments.done, response.output_item.done, error, "
     "and last response.completed, response.incomplete or response.failed."
 )
+_LAST_EVENT: Final = "The id of the last event seen; without it a stream is sent from its beginning."
+_ID: Final = {"type": "string"}
+_ANY_CHUNK: Final = ("ChatCompletionChunk", "Completion", "ResponseEvent")
 _WHY: Final[Mapping[int, str]] = {
     400: "The request must be changed; `param` says where.",
     401: "No key, or one that is not known here.",
     403: "A good key that may not do this.",
-    404: "No such model.",
+    404: "No such model, or no such stream.",
     405: "Not with this method.",
     408: "The body did not come in time.",
     413: "The body is larger than this server takes.",
@@ -85,6 +89,10 @@ ROUTES: Final[Mapping[tuple[str, str], _Route]] = {
     ("get", "/v1/models"): _Route("listModels", "What this key may use", (401, 405, 500), gives=answers.Models),
     ("get", "/v1/models/{model}"): _Route(
         "retrieveModel", "One model", (401, 403, 404, 405, 500), gives=answers.Model
+    ),
+    ("get", "/v1/streams/{stream}"): _Route(
+        "resumeStream", "Go on with a stream behind the last event seen", (400, 401, 404, 405, 429, 500, 503, 504),
+        streams=_RESUMED_EVENTS, kind="",
     ),
     ("post", "/v1/moderations"): _Route(
         "createModeration", "Judge texts by the built-in rules", _READS, ModerationRequest, answers.Moderations
@@ -163,7 +171,7 @@ def _responses(path: str, route: _Route) -> Json:
     schema: Json = {"type": "string"}
     if route.gives is not None:
         schema = {"type": "object"} if route.gives is dict else {"$ref": _REF.format(name=route.gives.__name__)}
-    content: Json = {route.kind: {"schema": schema}}
+    content: Json = {route.kind: {"schema": schema}} if route.kind else {}
     if route.streams:
         content["text/event-stream"] = {"schema": _event(route.streams, route.chunk)}
     made: Json = {"200": {"description": "As asked for.", "headers": _ALWAYS, "content": content}}
@@ -175,9 +183,10 @@ def _responses(path: str, route: _Route) -> Json:
 
 def _event(events: str, chunk: str) -> Json:
     """Describe one event of a stream."""
-    shapes = [{"$ref": _REF.format(name=name)} for name in (chunk, "Error")]
+    chunks = _ANY_CHUNK if events is _RESUMED_EVENTS else (chunk,)
+    shapes = [{"$ref": _REF.format(name=name)} for name in (*chunks, "Error")]
     data: Json = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": shapes}}
-    if events is _CHAT_EVENTS:
+    if events is not _RESPONSE_EVENTS:
         data = {"anyOf": [{"const": "[DONE]"}, data]}
     return {
         "type": "object",
@@ -204,10 +213,16 @@ def _parameters(path: str, route: _Route) -> list[Json]:
     made: list[Json] = []
     if "{model}" in path:
         made.append({"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
+    if "{stream}" in path:
+        made.append({"name": "stream", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
+        made.append(_given("last-event-id", _LAST_EVENT, {"type": "string"}))
+        after = {"name": "after", "in": "query", "required": False, "schema": {"type": "string"}}
+        made.append(after | {"description": "The same, for clients that cannot choose their headers."})
     if route.takes is not None:
         text = "The scenario; wins over `model`."
         made.append(_given("x-baton-scenario", text, {"type": "string"}))
-    if route.streams:
+    if route.streams and route.takes is not None:
+        made.append(_given("last-event-id", f"{_LAST_EVENT} Of a stream: it goes on; the body only says so.", _ID))
         number = {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400}
         made.append(
             _given("x-baton-timeout", "Seconds for the whole answer; `timeout` in the body is the same.", number)

@@ -30,6 +30,7 @@ from shared.telemetry import Telemetry
 
 JSON: Final = "application/json"
 MODEL_PATH: Final = "/v1/models/"
+STREAM_PATH: Final = "/v1/streams/"
 _SERVER_FAULT: Final = 500
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -77,6 +78,7 @@ class Routes:
             **{path: Route(path, ("GET", "HEAD"), answer, probe=True) for path, answer in probes.items()},
         }
         self._one_model = Route(f"{MODEL_PATH}{{id}}", ("GET", "HEAD"), self._model)
+        self._one_stream = Route(f"{STREAM_PATH}{{id}}", ("GET",), self._resumed)
         self._unknown = Route("other", (), _missing)
 
     def find(self, path: str) -> Route:
@@ -84,7 +86,10 @@ class Routes:
         known = self._known.get(path)
         if known is not None:
             return known
-        return self._one_model if path.startswith(MODEL_PATH) and len(path) > len(MODEL_PATH) else self._unknown
+        for prefix, route in ((MODEL_PATH, self._one_model), (STREAM_PATH, self._one_stream)):
+            if path.startswith(prefix) and len(path) > len(prefix):
+                return route
+        return self._unknown
 
     async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._completions.create(request, ChatRequest)
@@ -94,6 +99,9 @@ class Routes:
 
     async def _response(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._completions.create(request, ResponsesRequest)
+
+    async def _resumed(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self._completions.resume(request, request.path[len(STREAM_PATH) :])
 
     async def _models(self, request: web.BaseRequest) -> web.Response:
         caller = await identify(request, self._desk)

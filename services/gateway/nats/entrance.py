@@ -7,11 +7,10 @@ up.
 
 import asyncio
 import contextlib
-import json
 import logging
 import re
-import reprlib
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,18 +18,20 @@ from typing import Any, Final
 
 import msgpack
 
+from services.gateway.access.caller import Caller
 from services.gateway.answers.forms import name_call, over_nats
-from services.gateway.api.chat import ChatRequest
-from services.gateway.api.completion import CompletionRequest
-from services.gateway.api.reading import convert
+from services.gateway.answers.maps import NatsAnswer
+from services.gateway.answers.positions import Position
+from services.gateway.api.responses import ResponsesRequest
 from services.gateway.desk import Desk
-from services.gateway.nats.clients import Clients
+from services.gateway.nats.clients import Client, Clients
+from services.gateway.nats.reading import as_asked, read, read_cancel, read_resume
 from services.gateway.refusals import as_map
+from services.gateway.relay.calls import Call
 from shared.bus import Bus, Delivery, extract
-from shared.errors import BadRequest, BatonError, Draining, MalformedMessage, Overloaded, TooLarge, Unavailable
+from shared.errors import BadRequest, BatonError, Draining, Overloaded, TooLarge, Unavailable
 from shared.tasks import Tasks
 
-VERSION: Final = 1
 OUTBOX: Final = 65_536
 """Replies not yet published; beyond it requests end with an error."""
 INBOX: Final = re.compile(r"^_INBOX(?=.{1,241}\Z)(\.[A-Za-z0-9_$-]+)+\Z")
@@ -176,25 +177,64 @@ class NatsEntrance:
             self._queue(subject, as_map(error))
 
     async def _answer(self, name: str, delivery: Delivery) -> None:
-        asked, key = read(delivery.data)
+        fields, key = read(delivery.data)
         caller = await self._desk.identify(key)
+        if "resume" in fields:
+            await self._resume(caller, delivery, *read_resume(fields))
+            return
+        asked = as_asked(fields)
         scenario = self._desk.find(caller, name)
         call_id = name_call(asked)
         client = self._clients.open(delivery.reply, call_id, streamed=bool(asked.stream))
         try:
             answer = await over_nats(asked, call_id, scenario, client.send)
-            around = extract(delivery)
-            call = await self._desk.open(caller, asked, scenario, call_id=call_id, answer=answer, context=around)
-            answer.on_full = lambda: self._desk.cut(call)
-            try:
-                client.begin(lambda error: self._desk.stop(call, error))
-                answer.acknowledge()
-                await call.ended
-                answer.end(call.usage)
-            finally:
-                self._desk.close(call)
+            around, now = extract(delivery), int(time.time())
+            call = await self._desk.open(
+                caller, asked, scenario, call_id=call_id, answer=answer, context=around, created=now
+            )
+            await self._send(client, call, answer)
         finally:
             self._clients.close(client)
+
+    async def _resume(self, caller: Caller, delivery: Delivery, call_id: str, seen: list[Position]) -> None:
+        """Go on with a stream behind the last map that its client has seen, on the inbox that it listens on now."""
+        found = await self._desk.find_stream(caller, call_id)
+        asked = found.asked
+        if isinstance(asked, ResponsesRequest):
+            raise BadRequest("a response's stream goes on over HTTP, where it began", "resume")
+        client = self._clients.open(delivery.reply, call_id, streamed=True)
+        try:
+            answer = await over_nats(asked, call_id, found.scenario, client.send)
+            call = await self._desk.reopen(caller, found, answer=answer, seen=seen, context=extract(delivery))
+            await self._send(
+                client, call, answer, lambda: self._desk.go_on(call, found, seen, self._has_room), opened=bool(seen)
+            )
+        finally:
+            self._clients.close(client)
+
+    async def _send(
+        self,
+        client: Client,
+        call: Call,
+        answer: NatsAnswer,
+        go_on: Callable[[], Awaitable[None]] | None = None,
+        *,
+        opened: bool = False,
+    ) -> None:
+        """Send an answer to its end. `go_on`: of a resumed one, brings it up to where it stands."""
+        answer.on_full = lambda: self._desk.cut(call)
+        try:
+            client.begin(lambda error: self._desk.stop(call, error))
+            answer.acknowledge(opened=opened)
+            if go_on is not None:
+                await go_on()
+            await call.ended
+            answer.end(call.usage)
+        finally:
+            self._desk.close(call)
+
+    def _has_room(self) -> bool:
+        return self._outbox.qsize() < OUTBOX // 4
 
     def _queue(self, subject: str, reply: dict[str, Any], probe: str = "") -> None:
         """Queue a reply. Raises Overloaded when the outbox is full."""
@@ -203,40 +243,3 @@ class NatsEntrance:
         except asyncio.QueueFull:
             self.counts.replies_lost += 1
             raise Overloaded("too many replies wait for NATS") from None
-
-
-def read(data: bytes) -> tuple[ChatRequest | CompletionRequest, str]:
-    """Read a client's map and its key. Raises MalformedMessage, BadRequest."""
-    fields = _fields(data)
-    key = fields.pop("api_key", "")
-    if not isinstance(key, str):
-        raise BadRequest("api_key must be a string", "api_key")
-    try:
-        json.dumps(fields.get("tools"))  # their schemas become JSON later, where nobody asks whether they can
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadRequest(f"tools holds what JSON cannot say: {error}", "tools") from None
-    if "messages" in fields:
-        return convert(fields, ChatRequest), key
-    return convert(fields, CompletionRequest), key
-
-
-def read_cancel(data: bytes) -> str:
-    """Read what a client wants stopped. Raises MalformedMessage, BadRequest."""
-    name = _fields(data).get("cancel")
-    if not isinstance(name, str) or not name:
-        raise BadRequest("cancel must be the id of a request, or the inbox that it is answered on", "cancel")
-    return name
-
-
-def _fields(data: bytes) -> dict[str, Any]:
-    """Read a map of the client protocol, in our version of it."""
-    try:
-        fields = msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # TypeError: a list as a map's key
-        raise MalformedMessage("a MessagePack map", len(data), str(error)) from None
-    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
-        raise MalformedMessage("a MessagePack map with string keys", len(data))
-    version = fields.pop("v", VERSION)
-    if version != VERSION:
-        raise BadRequest(f"v is {reprlib.repr(version)}; this gateway speaks version {VERSION}", "v")
-    return fields

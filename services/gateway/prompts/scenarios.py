@@ -35,6 +35,7 @@ class Scenario:
     first_token_s: float  # and brought a token
     timeout_s: float  # of the whole request
     created: int
+    guarded: bool = False  # its answers are moderated
 
     def card(self) -> dict[str, Any]:
         """Make OpenAI's model object."""
@@ -89,6 +90,7 @@ def _open(name: str, settings: ScenarioSettings, threads: ThreadPoolExecutor) ->
         first_token_s=min(settings.request_timeout_s, max(allowance_s, 2 * settings.queue_timeout_s)),
         timeout_s=settings.request_timeout_s,
         created=int(time.time()),
+        guarded=bool(settings.moderate_answer),
     )
 
 

@@ -61,12 +61,13 @@ class Call:
         return error if isinstance(error, BatonError) else None
 
     def spent(self) -> tuple[int, int]:
-        """Count the tokens that were worked on, of prompts and of answers, in whatever state the call is."""
+        """Count the tokens that were worked on for this gateway, of prompts and of answers, in whatever state it is."""
         admitted = self.admitted
         if not admitted.done() or admitted.cancelled() or admitted.exception() is not None:
             return 0, 0  # no worker ever held it
-        prompts = sum(record.prompt_tokens for record in self.records if record.request_id in self.counted)
-        return prompts, sum(record.expected for record in self.records)
+        counted = (one for one in self.records if one.request_id in self.counted and one.before < 0)
+        prompts = sum(record.prompt_tokens for record in counted)
+        return prompts, sum(record.expected - record.resumed for record in self.records)
 
     def finish(self, record: Record, finished: Finished) -> None:
         """Note a choice's good ending; the last one ends the call."""
@@ -99,6 +100,7 @@ def open_call(
     journal: Journal,
     priority: int = 0,
     timeout_s: float | None = None,
+    ticket: bytes = b"",
 ) -> Call:
     """Make a call with a record for each plan. The client's own time counts where it is less than the scenario's."""
     now, unix_ms = time.monotonic(), int(time.time() * 1000)
@@ -130,6 +132,8 @@ def open_call(
             expires_ms=unix_ms + int(total_s * 1000),
             sink=sink,
             text=sink.text,
+            ticket=ticket,
+            owner=grant.caller.tenant,
         )
         call.records.append(record)
         call.open[request_id] = record

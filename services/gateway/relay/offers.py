@@ -10,6 +10,7 @@ from opentelemetry.trace import Span
 
 from shared.bus import Bus
 from shared.errors import BatonError, TooLarge
+from shared.failpoints import failpoint
 from shared.messages import Accepted, Cancel, PrefillRequest, Rejected, Request
 from shared.policy.dispatch_events import Event, OfferAccepted, OfferRejected, OfferUnanswered
 from shared.policy.placement import FleetView
@@ -39,6 +40,7 @@ class Offers:
                     timeout_s=self._timeout_s,
                     what="answer to an offer",
                 )
+            failpoint("gateway.offered")
         except TooLarge as error:
             return OfferRejected(*key, error.code, str(error), retryable=False)
         except BatonError as error:

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from shared.messages import Finish, Finished, Logprobs, Request, Sampling, Stopping
+from shared.models.spec import ModelSpec
 
 CLOSED: Final = -1
 """The attempt of a record that no worker may speak to now."""
+ASK_S: Final = 1.0
+"""Silence after which a worker is asked what became of a stream; twice as long each further time."""
 
 
 class Sink(Protocol):
@@ -27,6 +30,20 @@ class Sink(Protocol):
 
     def finish(self, reason: Finish) -> None:
         """End the choice well."""
+        ...
+
+
+class Model(Protocol):
+    """What must be known of a model to see that a text is over."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Its tokens that end a text."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Tokens that it holds."""
         ...
 
 
@@ -65,7 +82,13 @@ class Record:
     waited_s: float = 0.0  # for a missing token
     still_s: float = 0.0  # without any token
     seen: int = 0  # `expected` at the last sweep
+    ask_s: float = ASK_S  # after so long a silence a worker is asked what became of it
     guard: Guard | None = None  # of a moderated answer
+    ticket: bytes = b""  # for the gateway that may have to go on with it
+    owner: str = ""  # the tenant
+    before: int = -1  # the last attempt that may be another gateway's
+    resumed: int = 0  # tokens that it had when it came from there
+    joins: bool = True  # texts of one frame may be shown as one
 
     @property
     def prompt_tokens(self) -> int:
@@ -76,6 +99,17 @@ class Record:
     def speaking(self) -> bool:
         """Whether some worker may bring tokens now."""
         return self.attempt != CLOSED
+
+    def over(self, model: "Model") -> Finish | None:
+        """Say why no token can follow those that came; None where one can."""
+        if not self.ids:
+            return None
+        stopping, last, new = self.stopping, self.ids[-1], len(self.ids)
+        ends = last in stopping.stop_token_ids or (last in model.spec.eos_ids and not stopping.ignore_eos)
+        if ends and new > stopping.min_tokens:
+            return Finish.STOP
+        full = new >= stopping.max_tokens or self.prompt_tokens + new >= model.context
+        return Finish.LENGTH if full else None
 
     def close(self) -> None:
         """Let nobody speak until another attempt begins."""
@@ -89,6 +123,7 @@ class Record:
         self.attempt = attempt
         self.fresh, self.handed_off = True, False
         self.still_s = self.waited_s = 0.0
+        self.ask_s = ASK_S
         return Request(
             request_id=self.request_id,
             attempt=attempt,
@@ -100,4 +135,6 @@ class Record:
             stopping=self.stopping,
             deadline_ms=self.expires_ms if self.ids else self.deadline_ms,  # the first token has come: it is not due
             expires_ms=self.expires_ms,
+            ticket=self.ticket,
+            owner=self.owner,
         )

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from msgspec import structs
+
 from services.gateway.relay.record import Record
 from shared.errors import Code
-from shared.messages import Epoch, Failed, Finished, Frame, HandedOff, Logprobs
+from shared.messages import Claimed, Epoch, Failed, Finished, Frame, HandedOff, Logprobs, unpack_tokens
 
 MAX_EARLY: Final = 1024
 """Tokens of one stream that may come before an earlier one: prefill's and decode's messages are not ordered."""
-GAP_S: Final = 1.0
-"""How long a missing token is waited for: longer than one message can overtake another."""
+GAP_S: Final = 2.0
+"""How long a missing token is waited for: longer than one message can overtake another, or be asked for again."""
 
 
 class Listener(Protocol):
@@ -49,6 +51,7 @@ class Counts:
     stale_frames: int = 0  # of an instance's older epoch
     malformed: int = 0
     gaps: int = 0
+    fetched: int = 0  # tokens that were lost on the way, and asked for
 
 
 class Records:
@@ -140,6 +143,8 @@ class Records:
             self._append(record, token)
             if record.sampling.logprobs is not None:
                 record.sink.token(index, text, logprobs.get(entry))
+            elif text and not record.joins:
+                record.text(index, text)
             elif text:
                 texts = joined[stream][2] if stream in joined else []
                 texts.append(text)
@@ -218,6 +223,30 @@ class Records:
         if self._current(message.decode, message.epoch):
             record.handed_off = True
             self._listener.on_handed_off(record, message.decode)
+
+    def fill(self, record: Record, claimed: Claimed) -> None:
+        """Take in what a worker tells of an attempt of which something is missing, or may be."""
+        request = claimed.request
+        if not self.holds(record) or record.attempt != request.attempt:
+            return
+        ids = unpack_tokens(request.tokens)[request.prompt_tokens :]
+        first = len(ids) - len(claimed.texts)  # whatever is before that was ours to send
+        logprobs = {one.entry: one for one in claimed.logprobs}
+        for entry, text in enumerate(claimed.texts):
+            index = first + entry
+            if record.attempt == request.attempt and not self._out_of_order(
+                record, index, ids[index], text, logprobs.get(entry)
+            ):
+                self.counts.tokens += 1
+                self.counts.fetched += 1
+                self._settle()
+        if claimed.ended is not None:
+            self._end(structs.replace(claimed.ended, stream=record.stream))
+
+    @property
+    def gapped(self) -> list[Record]:
+        """Streams that miss a token, or the last ones of an ending that has come."""
+        return list(self._gapped)
 
     def sweep(self, elapsed_s: float) -> None:
         """Give up gaps that nothing fills. Called a few times a second."""

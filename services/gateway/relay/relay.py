@@ -20,7 +20,6 @@ from services.gateway.relay.offers import Offers
 from services.gateway.relay.record import Record
 from services.gateway.relay.records import Records
 from shared.bus import Delivery
-from shared.config import FleetSettings
 from shared.errors import BatonError, Cancelled, Code, MalformedMessage, Overloaded, Unavailable
 from shared.messages import Finish, Finished, Frame, Request, ToGateway, decode
 from shared.policy.dispatch import Dispatcher
@@ -37,7 +36,6 @@ from shared.policy.dispatch_events import (
     OfferAccepted,
     OfferUnanswered,
     Refuse,
-    Stalled,
     Withdraw,
 )
 from shared.policy.placement import FleetView
@@ -59,14 +57,14 @@ class Relay:
         view: FleetView,
         dispatcher: Dispatcher,
         offers: Offers,
-        settings: FleetSettings,
         tasks: Tasks,
         metrics: Metrics,
         max_streams: int,
     ) -> None:
         self.records = Records(self, view.current)
+        self._heard = view.probing.heard
         self._gateway, self._dispatcher, self._offers = gateway, dispatcher, offers
-        self._settings, self._tasks, self._metrics = settings, tasks, metrics
+        self._tasks, self._metrics = tasks, metrics
         self._max_streams = max_streams
         self._calls: dict[str, Call] = {}  # by the request id of each choice
         self._events: deque[Event] = deque()
@@ -84,17 +82,29 @@ class Relay:
 
     def start(self, call: Call) -> None:
         """Take a call on: each of its choices asks for a worker. `close` must follow, whatever happens."""
-        if len(self._calls) + len(call.records) > self._max_streams:
+        self.enter(call)
+        self.place(call)
+
+    def enter(self, call: Call) -> None:
+        """Know a call's choices, which ask for nothing yet. Raises Overloaded."""
+        records = list(call.open.values())
+        if len(self._calls) + len(records) > self._max_streams:
             text = f"this gateway already has {len(self._calls)} of at most {self._max_streams} streams open"
             raise Overloaded(text, reason=GATEWAY_FULL)
-        for record in call.records:
+        for record in records:
             record.stream = next(self._numbers)
             self.records.add(record)
             self._calls[record.request_id] = call
-        for record in call.records:
+
+    def place(self, call: Call) -> None:
+        """Ask for a worker for each choice that is open."""
+        for record in list(call.open.values()):
             what = (record.request_id, call.scenario.name, record.prompt_tokens)
             whose = (call.priority, call.grant.caller.tenant, call.grant.caller.weight)
-            self.handle(Arrived(*what, call.deadline, call.expires, *whose, call.wait_by))
+            begun = record.expected > 0
+            self.handle(
+                Arrived(*what, call.deadline, call.expires, *whose, call.wait_by, attempt=record.before, begun=begun)
+            )
 
     def close(self, call: Call, error: BatonError | None = None) -> None:
         """End a call; whatever of it still runs is cancelled. `error` is why, unless the client left. Idempotent."""
@@ -115,6 +125,13 @@ class Relay:
         prompt, new = record.prompt_tokens, record.expected
         self._conclude(call, record, Finished(record.stream, record.attempt, reason, new, prompt, 0))
         self.handle(CancelledByClient(record.request_id))
+
+    def complete(self, call: Call, record: Record, finished: Finished) -> None:
+        """End a choice of which everything is there already: no worker is asked for it."""
+        self.records.drop(record)
+        record.sink.finish(finished.reason)
+        self._calls.pop(record.request_id, None)
+        self._conclude(call, record, finished)
 
     def _conclude(self, call: Call, record: Record, finished: Finished) -> None:
         if record.guard is None:
@@ -163,7 +180,8 @@ class Relay:
                 if record is not None:
                     self.records.drop(record)
                     reason = reason_of(action.code, action.cause)
-                    self.close(call, Refused(action.code, action.message, action.retry_after_s, reason))
+                    came = f"; the stream had come to token {record.expected}" if record.expected else ""
+                    self.close(call, Refused(action.code, action.message + came, action.retry_after_s, reason))
 
     def _forget(self, event: Event, actions: list[Action]) -> None:
         """Drop the requests that are over for the dispatcher too; their last Withdraw is performed."""
@@ -179,6 +197,11 @@ class Relay:
             return  # its cancellation is the next event
         self._metrics.attempts.labels(call.scenario.name, str(offer.cause)).inc()
         call.journal.offered(offer.request_id, offer.attempt, offer.instance, offer.cause)
+        if (reason := record.over(call.scenario.prompter)) is not None:  # only the word of its end was lost
+            new = record.expected
+            self.complete(call, record, Finished(record.stream, offer.attempt, reason, new, record.prompt_tokens))
+            self._events.append(Ended(offer.request_id, offer.attempt))
+            return
         request = record.begin(offer.attempt, self._gateway)
         if not self._spawn(self._ask(call, request, offer.instance), f"offer {offer.request_id}"):
             self._events.append(OfferUnanswered(offer.request_id, offer.attempt, offer.instance))
@@ -229,6 +252,7 @@ class Relay:
             self.records.counts.malformed += 1
             return
         if isinstance(message, Frame):
+            self._heard(message.instance, time.monotonic())
             self.records.take(message)
         else:
             self.records.hand_off(message)
@@ -257,26 +281,10 @@ class Relay:
         """See Listener."""
         self.handle(AttemptFailed(record.request_id, attempt, code, message, retryable=retryable))
 
-    # ---- twice a second --------------------------------------------------------------------------------------------
+    def scenario_of(self, record: Record) -> str:
+        """Which scenario a stream is of."""
+        return self._calls[record.request_id].scenario.name
 
-    def sweep(self, elapsed_s: float) -> None:
-        """Look for gaps that nothing fills and for streams that stand still."""
-        self.records.sweep(elapsed_s)
-        for record in self.records:
-            if record.expected != record.seen:
-                record.seen, record.still_s = record.expected, 0.0
-                continue
-            record.still_s += elapsed_s
-            if record.speaking and record.still_s > self._patience(record):
-                attempt = record.attempt
-                record.close()
-                self.handle(Stalled(record.request_id, attempt))
-
-    def _patience(self, record: Record) -> float:
-        """How long an attempt may bring nothing: a prompt takes its time, a decode does not."""
-        settings = self._settings
-        if record.handed_off:
-            return settings.progress_s
-        if record.fresh:
-            return max(settings.progress_s, self._calls[record.request_id].scenario.first_token_s)
-        return settings.progress_s + settings.push_timeout_s
+    def first_token_s(self, record: Record) -> float:
+        """How long the scenario lets a first token take."""
+        return self._calls[record.request_id].scenario.first_token_s

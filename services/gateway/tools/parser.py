@@ -1,12 +1,12 @@
 """From a model's text to words and calls, while the text grows.
 
 Owns what cannot be told yet: the beginning of a marker, a call that is not complete. However the text is cut, words and
-calls come out alike, and text that looked like a call and is none comes out as words. Pure but for the ids of calls.
+calls come out alike, and text that looked like a call and is none comes out as words. Pure.
 """
 
-import secrets
 import string
 from abc import ABC, abstractmethod
+from hashlib import sha256
 from typing import Final
 
 from services.gateway.tools.call import ArgumentsText, CallText, Known
@@ -15,25 +15,29 @@ from services.gateway.tools.said import CallPiece, Said
 _MISTRAL_ID: Final = string.ascii_letters + string.digits
 
 
-def call_id() -> str:
-    """Draw an id in OpenAI's form."""
-    return f"call_{secrets.token_hex(12)}"
+def call_id(drawn: bytes) -> str:
+    """Make an id in OpenAI's form."""
+    return f"call_{drawn[:12].hex()}"
 
 
-def short_id() -> str:
-    """Draw an id in the only form that Mistral's chat templates take back."""
-    return "".join(secrets.choice(_MISTRAL_ID) for _ in range(9))
+def short_id(drawn: bytes) -> str:
+    """Make an id in the only form that Mistral's chat templates take back."""
+    return "".join(_MISTRAL_ID[byte % len(_MISTRAL_ID)] for byte in drawn[:9])
 
 
 class Teller:
-    """Collects what is told, and numbers the calls. `eager`: a call is told piece by piece, as it grows."""
+    """Collects what is told, and numbers the calls. `eager`: a call is told piece by piece, as it grows.
 
-    def __init__(self, *, eager: bool, single: bool, short_ids: bool) -> None:
+    The ids of calls follow from `whose` text it is, so that another gateway that reads it names them alike.
+    """
+
+    def __init__(self, *, eager: bool, single: bool, short_ids: bool, whose: str) -> None:
         self.complete = 0
         self.ended = False  # nothing more is told: the one call that was wanted is there
         self._eager = eager
         self._single = single
-        self._new_id = short_id if short_ids else call_id
+        self._whose = whose
+        self._id = short_id if short_ids else call_id
         self._index = -1
         self._space: list[str] = []  # at the end of the words so far: of no interest where a call follows
         self._said: list[Said] = []
@@ -80,7 +84,8 @@ class Teller:
         if not told:
             self._space = []
             self._index += 1
-            self._grow(CallPiece(self._index, self._new_id(), call.name, arguments))
+            drawn = sha256(f"{self._whose}:{self._index}".encode()).digest()
+            self._grow(CallPiece(self._index, self._id(drawn), call.name, arguments))
         elif arguments:
             self._grow(CallPiece(self._index, arguments=arguments))
 

@@ -1,5 +1,6 @@
 """The parser of each format: where calls begin, what stands between them, where they end. Pure."""
 
+import secrets
 from enum import Enum, auto
 
 from services.gateway.tools.call import FUNCTION_NAME, ArgumentsText, CallText, Known
@@ -7,9 +8,13 @@ from services.gateway.tools.formats import ARGS_MISTRAL, ToolFormat
 from services.gateway.tools.parser import Parser, Teller
 
 
-def open_parser(form: ToolFormat, names: frozenset[str], *, eager: bool, single: bool) -> Parser:
-    """Make a parser for one choice. `eager`: calls are told as they grow. `single`: one call ends the answer."""
-    teller = Teller(eager=eager, single=single, short_ids=form.name == "mistral")
+def open_parser(form: ToolFormat, names: frozenset[str], *, eager: bool, single: bool, whose: str = "") -> Parser:
+    """Make a parser for one choice. `eager`: calls are told as they grow. `single`: one call ends the answer.
+
+    `whose`: names the text like no other; what calls are called follows from it.
+    """
+    whose = whose or secrets.token_hex(16)
+    teller = Teller(eager=eager, single=single, short_ids=form.name == "mistral", whose=whose)
     if form.name == "hermes":
         return Hermes(teller, _any_name, form.opener, form.closer)
     if form.name == "mistral":

@@ -25,6 +25,7 @@ from shared.lifecycle import serve
 from shared.messages import (
     Accepted,
     Cancel,
+    Claims,
     Failed,
     Finish,
     Finished,
@@ -86,6 +87,9 @@ class Fleet:
     async def open(self) -> None:
         await self.bus.subscribe(self.subjects.prefill("chat", "p1"), self._on_offer)
         await self.bus.subscribe(self.subjects.cancel("chat"), lambda d: self.cancels.append(decode(d.data, Cancel)))
+        await self.bus.subscribe(self.subjects.claim("chat"), lambda d: self._spawn(self._keep_nothing(d)))
+        for name in ("p1", "d1"):
+            await self.bus.subscribe(self.subjects.presence(name), lambda d: None)
         self._spawn(self._beat())
 
     async def close(self) -> None:
@@ -96,6 +100,10 @@ class Fleet:
     def _spawn(self, work) -> None:  # noqa: ANN001
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
+
+    async def _keep_nothing(self, delivery: Delivery) -> None:
+        for name in ("p1", "d1"):
+            await self.bus.respond(delivery, Claims(name, 0))
 
     async def _beat(self) -> None:
         number = 0

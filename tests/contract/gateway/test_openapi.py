@@ -52,7 +52,7 @@ async def test_the_document_and_its_page_are_served_to_anyone(house: House) -> N
 
 async def test_every_route_of_the_gateway_is_described_and_no_other(house: House) -> None:
     routes = house.gateway._http._routes
-    assert {path for _, path in ROUTES} == {*routes._known, "/v1/models/{model}"}
+    assert {path for _, path in ROUTES} == {*routes._known, "/v1/models/{model}", "/v1/streams/{stream}"}
     assert all(method.upper() in routes.find(path).methods for method, path in ROUTES)
 
 

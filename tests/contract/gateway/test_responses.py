@@ -239,7 +239,7 @@ async def test_11_the_events_are_the_same_however_the_body_is_framed(house: Hous
     for number, block in enumerate(blocks):
         data = json.loads(block[b"data"])
         assert (data["type"].encode(), data["sequence_number"]) == (block[b"event"], number)
-    deltas = [block for block in blocks if block[b"event"] == b"response.output_text.delta"]
     call = json.loads(blocks[0][b"data"])["response"]["id"]
-    assert [block[b"id"].decode() for block in deltas] == [f"{call}:{index}" for index in range(len(WORDS))]
+    assert [block[b"id"].decode() for block in blocks] == [f"{call}:{number}" for number in range(len(blocks))]
+    assert sum(block[b"event"] == b"response.output_text.delta" for block in blocks) == len(WORDS)
     assert b"[DONE]" not in plain

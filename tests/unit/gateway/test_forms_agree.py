@@ -15,7 +15,7 @@ from services.gateway.answers.response_events import ResponseEvents
 from services.gateway.answers.response_whole import WholeResponse
 from services.gateway.answers.responses import ResponseShape
 from services.gateway.answers.shapes import ChatShape, Usage
-from services.gateway.answers.sse import SseAnswer
+from services.gateway.answers.streamed import SseAnswer
 from services.gateway.answers.whole import WholeAnswer
 from services.gateway.api.responses import ResponsesRequest
 from services.gateway.content.folding import Folder

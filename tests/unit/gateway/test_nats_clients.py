@@ -6,7 +6,8 @@ import msgpack
 import pytest
 
 from services.gateway.nats.clients import Clients
-from services.gateway.nats.entrance import INBOX, read_cancel
+from services.gateway.nats.entrance import INBOX
+from services.gateway.nats.reading import read_cancel
 from shared.bus import Delivery
 from shared.errors import BadRequest, BatonError
 

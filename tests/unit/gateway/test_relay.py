@@ -12,7 +12,6 @@ from services.gateway.metrics import Metrics
 from services.gateway.prompts.plans import Plan
 from services.gateway.relay.calls import Call, open_call
 from services.gateway.relay.relay import Relay
-from shared.config import FleetSettings
 from shared.errors import Cancelled
 from shared.messages import Failed, Finish, Finished, Frame, Request, Sampling, Stopping, pack_tokens
 from shared.policy.dispatch import Dispatcher
@@ -62,7 +61,6 @@ def relay_with(view: FleetView, offers: object = None) -> Relay:
         view=view,
         dispatcher=Dispatcher(view),
         offers=cast(Any, offers),  # None: nobody is there to be asked
-        settings=FleetSettings(),
         tasks=cast(Any, None),
         metrics=Metrics(CollectorRegistry()),
         max_streams=9,

@@ -6,8 +6,10 @@ import pytest
 
 from services.gateway.answers.calling import CallingAnswer
 from services.gateway.answers.counted import CountedAnswer
+from services.gateway.answers.positions import Marks
 from services.gateway.answers.shapes import ChatShape, CompletionShape, Shape, Usage
-from services.gateway.answers.sse import KEEP_ALIVE_S, SseAnswer
+from services.gateway.answers.sse import KEEP_ALIVE_S
+from services.gateway.answers.streamed import SseAnswer
 from services.gateway.prompts.chats import Calling
 from services.gateway.tools.formats import FORMATS
 from shared.errors import EngineFailed
@@ -71,7 +73,7 @@ def test_deltas_are_the_text_and_every_event_is_valid_json(shape: Shape, chunked
     answer.end(Usage(3, 5))
     got = events(wire.body() if chunked else wire.data)
     assert got[-1] == ("", "[DONE]")
-    assert [identity for identity, _ in got[:6]] == [f"r1:{index}" for index in range(6)]
+    assert [identity for identity, _ in got[:6]] == [*(f"r1:{index}" for index in range(5)), "r1:end"]
     choices = [json.loads(data)["choices"][0] for _, data in got[:6]]
     assert "".join(c["delta"].get("content", "") if "delta" in c else c["text"] for c in choices) == "".join(TEXTS)
     assert [c["finish_reason"] for c in choices] == [None] * 5 + ["length"]
@@ -214,7 +216,7 @@ def test_logprobs_wait_for_their_text_and_are_swallowed_with_a_stop(reason: Fini
 
 def test_words_that_might_have_begun_a_call_are_no_token_of_their_own_in_the_usage() -> None:
     wire = Wire()
-    answer = CountedAnswer(ChatShape("chatcmpl-1", 5, "chat"), 1000, 30.0)
+    answer = CountedAnswer(ChatShape("chatcmpl-1", 5, "chat"), 1000, 30.0, Marks(exact=True))
     answer.stream.attach(wire, chunked=True)
     answer.expect(7)
     calling = Calling(FORMATS["hermes"], frozenset({"f"}), single=False)
