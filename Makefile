@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: serve test test-all lint check format bench clean help
+.PHONY: serve test test-all lint check format faults bench clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,9 @@ check: lint test  ## what CI runs
 format: $(VENV)/.dev  ## put the code in shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+faults: $(VENV)/.dev  ## hurts a cluster in every way, again and again; the table of docs/reliability.md
+	$(BIN)/python -m tests.faults.report
 
 bench: $(VENV)/.dev  ## every benchmark, each against a baseline of the same run
 	$(BIN)/python -m bench
