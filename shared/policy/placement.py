@@ -39,7 +39,7 @@ class Lost:
     instance: str
     epoch: Epoch
     reason: str
-    died: bool = True  # False: it stopped in order
+    died: bool = True  # its process, for certain; False: it stopped in order, or is out of sight
 
 
 class FleetView:
@@ -257,7 +257,8 @@ class FleetView:
         for instance in self._silence.due(clock + ROUNDING_S):
             worker = self._workers[instance]
             if worker.removed or worker.silent:
-                self._bury(worker, "removed from the map" if worker.removed else "silent")
+                # it may as well be frozen, or cut off from us: that says nothing against what it held
+                self._bury(worker, "removed from the map" if worker.removed else "silent", died=False)
             else:
                 worker.silent = True
                 self._silence.set(instance, clock + self._rules.heartbeat_s)

@@ -32,6 +32,10 @@ NEEDED = [
     ("gateway", S.cancel("chat"), "prefill"),
     ("gateway", S.cancel("chat"), "decode"),
     ("prefill", "_INBOX_gateway.a.1", "gateway"),
+    ("decode", "_INBOX_gateway.a.1", "gateway"),  # the answer to a claim
+    ("gateway", S.claim("chat"), "prefill"),
+    ("gateway", S.claim("chat"), "decode"),
+    ("gateway", S.presence("d1"), "decode"),
     ("prefill", S.decode("chat", "d1"), "decode"),
     ("prefill", S.kv_ready("chat"), "monitor"),
     ("prefill", S.frames("g1"), "gateway"),
@@ -70,8 +74,11 @@ FORBIDDEN = [
     ("prefill", S.cancel("chat"), "decode"),
     ("prefill", S.fleet_status("g1"), "monitor"),  # matches baton.*.status.*
     ("decode", S.map("chat"), "gateway"),
-    ("decode", "_INBOX_gateway.a.1", "gateway"),
     ("decode", S.pulse(), "gateway"),
+    ("decode", S.claim("chat"), "prefill"),
+    ("client", S.claim("chat"), "decode"),
+    ("client", S.presence("d1"), "decode"),
+    ("decode", S.presence("g1"), "gateway"),
     ("standby", S.frames("g1"), "gateway"),
     ("standby", S.status("chat", "s1"), "gateway"),
     ("standby", S.control("d1"), "decode"),

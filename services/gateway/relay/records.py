@@ -223,6 +223,8 @@ class Records:
         if self._current(message.decode, message.epoch):
             record.handed_off = True
             self._listener.on_handed_off(record, message.decode)
+        else:  # whoever was there then is not any more
+            self.fail(record, Code.WORKER_LOST, f"{message.decode} was replaced", retryable=True)
 
     def fill(self, record: Record, claimed: Claimed) -> None:
         """Take in what a worker tells of an attempt of which something is missing, or may be."""

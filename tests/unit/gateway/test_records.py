@@ -232,11 +232,17 @@ def test_logprobs_go_with_their_token_also_when_it_came_early() -> None:
     assert house.sink.logprobs == [first, second]
 
 
+def test_a_hand_off_to_one_that_was_replaced_meanwhile_ends_the_attempt() -> None:
+    house = House()
+    house.records.hand_off(HandedOff(0, "r0", 0, "d1", OLD))
+    assert house.heard.said == [("failed", 0, Code.WORKER_LOST, True)]
+    assert not house.record.speaking
+
+
 def test_a_hand_off_counts_for_its_own_attempt_only() -> None:
     house = House()
     house.records.hand_off(HandedOff(0, "r0", 1, "d1", NEW))
     house.records.hand_off(HandedOff(0, "other", 0, "d1", NEW))
-    house.records.hand_off(HandedOff(0, "r0", 0, "d1", OLD))
     assert house.heard.said == []
     house.records.hand_off(HandedOff(0, "r0", 0, "d1", NEW))
     assert house.heard.said == [("handed off", "d1")]

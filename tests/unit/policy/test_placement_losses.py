@@ -15,7 +15,7 @@ def test_a_worker_that_misses_heartbeats_is_suspect_and_then_lost() -> None:
     assert prefills(view, 1.5) == ["p2", "p1"]
     view.see(status("p2", free=0), 1.5)
     assert view.best("chat", Role.PREFILL, 1.5) is None  # a suspect is not asked while another is merely full
-    assert view.tick(2.0) == [Lost("p1", (1, 1), "silent")]
+    assert view.tick(2.0) == [Lost("p1", (1, 1), "silent", died=False)]
     assert prefills(view, 2.0) == ["p2"]
     assert view.lost("p1")
 
@@ -30,7 +30,7 @@ def test_a_suspect_is_asked_where_there_is_nobody_else() -> None:
 def test_a_worker_taken_for_lost_by_mistake_is_back_with_its_next_status() -> None:
     view = view_of("p1", "d1")
     view.see(status("d1"), 1.5)
-    assert view.tick(2.0) == [Lost("p1", (1, 1), "silent")]
+    assert view.tick(2.0) == [Lost("p1", (1, 1), "silent", died=False)]
     assert view.see(status("p1"), 2.1) == []
     assert prefills(view, 2.1) == ["p1"]
     assert not view.lost("p1")
@@ -43,7 +43,7 @@ def test_nobody_is_lost_while_nobody_is_heard_and_all_have_their_full_time_after
     for beat in range(4):
         lost += view.see(status("d1"), 60.0 + beat * BEAT)
     assert lost == []
-    assert view.see(status("d1"), 60.0 + 4 * BEAT) == [Lost("p1", (1, 1), "silent")]
+    assert view.see(status("d1"), 60.0 + 4 * BEAT) == [Lost("p1", (1, 1), "silent", died=False)]
 
 
 def test_a_pulse_is_enough_to_know_that_silence_is_real() -> None:

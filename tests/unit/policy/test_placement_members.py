@@ -78,7 +78,7 @@ def test_one_that_left_the_map_and_goes_on_as_if_ready_is_lost_in_time() -> None
     for beat in range(1, 5):
         for name in ("p1", "d1", "d2"):
             lost += view.see(status(name), beat * BEAT)
-    assert lost == [Lost("d1", (1, 1), "removed from the map")]
+    assert lost == [Lost("d1", (1, 1), "removed from the map", died=False)]
 
 
 def test_an_instance_may_move_to_another_scenario() -> None:
