@@ -88,7 +88,7 @@ class Gateway:
             first_token_s=self._relay.first_token_s,
             tell=self._relay.handle,
             ask=doubts.ask,
-            connected=lambda: instance.bus.connected,
+            bus=instance.bus,
         )
         await self._moderation.open(instance, stack)
         gate = await open_gate(instance, stack)
@@ -126,7 +126,9 @@ class Gateway:
         frames = await bus.subscribe(subjects.frames(instance.id), self._relay.on_delivery)
         stack.push_async_callback(frames.stop)
         probing, holding = self._view.probing, self._dispatcher.holding
-        presence = Presence(bus, subjects, probing, holding, self._relay.handle)
+        presence = Presence(
+            bus, subjects, probing, holding=holding, tell=self._relay.handle, look=self._hearing.sweep
+        )  # fmt: skip
         await presence.open(stack)
         _ = instance.vital.spawn(presence.run(), name="presence")
         self._nats = NatsEntrance(bus, self._desk, instance.tasks)
@@ -167,7 +169,6 @@ class Gateway:
             now = time.monotonic()
             # a process that was stopped for a while must not take its own silence for the workers'
             elapsed_s, last = min(now - last, 2 * SWEEP_S), now
-            self._hearing.sweep()
             self._stalls.sweep(elapsed_s)
             self._nats.sweep(elapsed_s)
             self._http.sweep(elapsed_s)

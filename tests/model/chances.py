@@ -84,12 +84,14 @@ class Chances(Model[World]):
         if life is None:
             yield ("start", name), False
             return
-        yield ("crash", name), True
+        if name in self.size.hurt:
+            yield ("crash", name), True
         if life.frozen:
             yield ("thaw", name), False
             return
-        yield ("freeze", name), True
-        yield ("second life", name), True  # the first is frozen for longer than its lease, and does not know
+        if name in self.size.hurt:
+            yield ("freeze", name), True
+            yield ("second life", name), True  # the first is frozen for longer than its lease, and does not know
         process = self._glance(life)
         known = {free for one, epoch, free in seen.seen if (one, epoch) == (name, process.epoch)}
         if not known or (not process.is_decode and known != {process.free}):

@@ -10,17 +10,21 @@ import pytest
 from tests.model import mutants
 from tests.model.explorer import Explorer, Violation
 from tests.model.gateway import Gateway
-from tests.model.relay_model import RelayModel, Size, World
+from tests.model.relay_model import RelayModel
+from tests.model.world import FAULTS, Size, World
 
 ONE_OF_EACH = ("d1",)
+TWINS = frozenset({"second life"})
 LOST = frozenset({"lose"})
 PUSHES = frozenset({"push lost", "word lost", "repeat", "impatient", "client leaves"})
 
 SMALL = {
-    "any one fault": Size(decodes=ONE_OF_EACH, faults=1),
+    "any fault but a second life": Size(decodes=ONE_OF_EACH, faults=1, kinds=FAULTS - TWINS),
+    "a second life of the decode": Size(decodes=ONE_OF_EACH, faults=1, kinds=TWINS, hurt=frozenset({"d1"})),
     "a choice of decodes": Size(faults=1, kinds=PUSHES),
 }
 LARGE = {
+    "any one fault": Size(decodes=ONE_OF_EACH, faults=1),
     "any one fault, three tokens": Size(tokens=3, decodes=ONE_OF_EACH, faults=1),
     "any one fault, a choice of decodes": Size(faults=1),
     "any one fault, a choice of prefills": Size(prefills=("p1", "p2"), decodes=ONE_OF_EACH, faults=1),

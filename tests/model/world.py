@@ -19,6 +19,7 @@ class Size:
     decodes: tuple[str, ...] = ("d1", "d2")
     faults: int = 1
     kinds: frozenset[str] = FAULTS
+    hurt: frozenset[str] = frozenset({"p1", "p2", "d1", "d2"})  # whose process faults may hit
 
 
 class Life(NamedTuple):

@@ -30,6 +30,7 @@ class Hearing:
         self._subjects = subjects
         self._tell = tell
         self._connected = True
+        self._reconnects = bus.stats.reconnects
 
     async def open(self, scenarios: list[str], instance: str, stack: AsyncExitStack) -> None:
         """Listen to every scenario, to the monitor's pulse, and to our own heartbeat's echo."""
@@ -52,10 +53,12 @@ class Hearing:
 
     def sweep(self) -> None:
         """Notice that the bus went away or came back."""
-        connected = self._bus.connected
-        if connected != self._connected:
-            self._connected = connected
-            self._tell(BusUp() if connected else BusDown())
+        connected, reconnects = self._bus.connected, self._bus.stats.reconnects
+        unseen = connected and self._connected and reconnects != self._reconnects  # it was away between two looks
+        if connected != self._connected or unseen:
+            for event in (BusDown(), BusUp()) if unseen else (BusUp() if connected else BusDown(),):
+                self._tell(event)
+        self._connected, self._reconnects = connected, reconnects
 
     async def _listen(self, subject: str, handler: Callable[[Delivery], None], stack: AsyncExitStack) -> None:
         subscription = await self._bus.subscribe(subject, handler)

@@ -32,14 +32,17 @@ class Presence:
         bus: Bus,
         subjects: Subjects,
         probing: Probing,
+        *,
         holding: Callable[[], Collection[str]],
         tell: Callable[[NobodyThere], None],
+        look: Callable[[], None],
     ) -> None:
         self._bus = bus
         self._subjects = subjects
         self._probing = probing
         self._holding = holding
         self._tell = tell
+        self._look = look  # whether the bus itself was away, which decides what NATS' word means
         self._inbox = bus.inbox()
 
     async def open(self, stack: AsyncExitStack) -> None:
@@ -48,6 +51,7 @@ class Presence:
         stack.push_async_callback(subscription.stop)
 
     def _on_word(self, delivery: Delivery) -> None:
+        self._look()
         if not delivery.data and delivery.headers.get("Status") == NO_RESPONDERS:
             self._tell(NobodyThere(delivery.subject.rpartition(".")[2]))
 
@@ -55,6 +59,7 @@ class Presence:
         """Ask whenever one that holds something is silent, for ever."""
         while True:
             await asyncio.sleep(LOOK_S)
+            self._look()
             for instance in self._probing.due(time.monotonic(), self._holding()):
                 try:
                     await self._bus.publish(

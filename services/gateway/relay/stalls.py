@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from services.gateway.relay.record import ASK_S, Record
 from services.gateway.relay.records import Records
+from shared.bus import Bus
 from shared.config import FleetSettings
 from shared.policy.dispatch_events import Stalled
 
@@ -23,25 +24,24 @@ class Stalls:
         first_token_s: Callable[[Record], float],
         tell: Callable[[Stalled], None],
         ask: Callable[[list[Record]], None],
-        connected: Callable[[], bool],
+        bus: Bus,
     ) -> None:
         self._records = records
         self._settings = settings
         self._first_token_s = first_token_s
         self._tell = tell
         self._ask = ask
-        self._connected = connected
-        self._was_connected = True
+        self._bus = bus
+        self._reconnects = bus.stats.reconnects
 
     def sweep(self, elapsed_s: float) -> None:
         """Look for gaps that nothing fills and for streams that stand still. Called twice a second."""
-        connected, was_connected = self._connected(), self._was_connected
-        self._was_connected = connected
-        if not connected:
+        if not self._bus.connected:
             return  # nobody's silence means anything
         doubted = self._records.gapped
         self._records.sweep(elapsed_s)
-        if not was_connected:
+        if self._reconnects != self._bus.stats.reconnects:
+            self._reconnects = self._bus.stats.reconnects
             for record in self._records:
                 record.ask_s = 0.0  # whatever was said meanwhile is lost
         for record in self._records:

@@ -6,6 +6,7 @@ from typing import Any, cast
 from services.gateway.relay.doubts import Doubts
 from services.gateway.relay.record import ASK_S, Record
 from services.gateway.relay.stalls import Stalls
+from shared.bus import BusStats
 from shared.config import FleetSettings
 from shared.errors import Code
 from shared.messages import Claimed, Finish, Finished, Request, Sampling, Stopping, pack_tokens
@@ -26,6 +27,14 @@ class Workers:
     async def look(self, scenario: str, held: dict[str, str]) -> tuple[dict[str, Claimed], bool]:
         self.asked.append(held)
         return self.told, self.all_answered
+
+
+@dataclass
+class Line:
+    """To NATS."""
+
+    connected: bool = True
+    stats: BusStats = field(default_factory=BusStats)
 
 
 def claimed(record: Record, ids: list[int], *, attempt: int = 0, ended: Finished | None = None) -> Claimed:
@@ -97,17 +106,18 @@ def test_silence_is_asked_about_ever_more_seldom_and_at_once_after_the_bus_was_a
     house.record.handed_off = True
     heard: list[float] = []
     stalled: list[Stalled] = []
-    now, up = 0.0, True
+    now, bus = 0.0, Line()
     stalls = Stalls(
         house.records,
         FleetSettings(progress_s=10.0),
         first_token_s=lambda _: 60.0,
         tell=stalled.append,
         ask=lambda _: heard.append(now),
-        connected=lambda: up,
+        bus=cast(Any, bus),
     )
     for step in range(1, 41):
-        now, up = step / 2, not 30 <= step < 36
+        now, bus.connected = step / 2, not 30 <= step < 36
+        bus.stats.reconnects = int(step >= 36)
         stalls.sweep(0.5)
     silence = [at - heard[0] for at in heard]
     assert heard[0] >= ASK_S
