@@ -4,6 +4,8 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
 from shared.config import FleetSettings
 from shared.messages import Role
 from tests.faults.cluster import Cluster, cluster
@@ -18,6 +20,7 @@ async def all_ended(history: History) -> None:
     await history.ended()
 
 
+@pytest.mark.long
 async def test_a_decode_that_stands_still_for_less_than_its_lease_harms_no_stream(tmp_path: Path) -> None:
     async with cluster(tmp_path) as fleet:
 
@@ -63,6 +66,7 @@ async def cut_off(fleet: Cluster) -> bool:
     return (await fleet.metrics("decode-3")).get("baton_bus_reconnects_total", 0) > 0
 
 
+@pytest.mark.long
 async def test_a_stuck_engine_step_is_noticed_though_the_process_is_alive(tmp_path: Path) -> None:
     """The loop is blocked as by an endless step: no heartbeat, no tokens, connections open."""
     stuck_s = 8.0
@@ -86,6 +90,7 @@ async def test_a_frozen_prefill_holds_no_request_beyond_the_offers_deadline(tmp_
         await trial(fleet, all_ended, seed=6)
 
 
+@pytest.mark.long
 async def test_a_prefill_frozen_with_staging_in_hand_is_left_and_lets_go_when_it_wakes(tmp_path: Path) -> None:
     async with cluster(tmp_path, prefills=1) as fleet:
         zombie = await joined(fleet, Role.PREFILL, "prefill-2", failpoints="prefill.granted=stop@2")

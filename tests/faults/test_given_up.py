@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from shared.messages import Role
 from tests.faults.client import ask
 from tests.faults.cluster import cluster
@@ -18,7 +20,7 @@ async def test_a_request_that_kills_each_worker_it_meets_is_refused_and_the_flee
         for number in range(1, 5):
             await joined(fleet, Role.DECODE, f"decode-{number}", module=POISONED)
         await fleet.ready()
-        history = History()  # of those that may have been with it at both: they cannot be told from it
+        history = History()
         innocent = [
             asyncio.ensure_future(history.ask(fleet.url(), f"innocent {k}", 300, seed=k, timeout_s=90))
             for k in range(8)
@@ -29,9 +31,8 @@ async def test_a_request_that_kills_each_worker_it_meets_is_refused_and_the_flee
         assert "workers died with this request" in answer.error["message"]
         await asyncio.gather(*innocent)
         dead = [name for name in ("decode-1", "decode-2", "decode-3", "decode-4") if not fleet.processes[name].alive]
-        assert len(dead) == 2
-        assert all("workers died with this request" in one for one in history.failed), history.failed
-        await judge(fleet, history, failed=len(history.failed))
+        assert len(dead) in (2, 3), "two with it alone; a third tells it from those that were with it at both"
+        await judge(fleet, history)
 
 
 async def test_when_each_replacement_dies_the_stream_ends_with_an_error_that_says_how_far_it_came(
@@ -57,6 +58,7 @@ async def test_when_each_replacement_dies_the_stream_ends_with_an_error_that_say
         await judge(fleet, History())
 
 
+@pytest.mark.long
 async def test_an_error_of_ours_in_a_worker_costs_one_attempt_and_not_the_request(tmp_path: Path) -> None:
     """F22: out of memory, or a bug, in the middle of one attempt."""
     points = ("prefill.accepted=memory@2", "prefill.computed=memory@2", "prefill.kv_ready=raise@2")

@@ -60,6 +60,7 @@ async def test_both_last_workers_killed_at_once_are_replaced_by_standbys_and_the
         await trial(fleet, kill_both, seed=1, tokens=150)
 
 
+@long
 async def test_a_last_worker_killed_without_a_spare_is_waited_for(tmp_path: Path) -> None:
     async with cluster(tmp_path, prefills=1, decodes=1) as fleet:
         for role in (Role.DECODE, Role.PREFILL):

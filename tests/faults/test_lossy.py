@@ -55,7 +55,7 @@ async def test_slow_lines_to_nats_cost_time_and_nobody_is_taken_for_lost(
     assert await losses(hurt) == before
 
 
-@pytest.mark.parametrize("share", [0.01, 0.05, pytest.param(0.2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("share", [0.01, *(pytest.param(share, marks=pytest.mark.long) for share in (0.05, 0.2))])
 async def test_a_part_of_all_messages_of_requests_is_lost(hurt: Wired, share: float) -> None:
     for wire in hurt.nats.values():
         wire.rules.append(Rule(of_requests, drop=share))  # at each end: a message crosses two lines

@@ -97,6 +97,7 @@ async def test_without_a_progress_deadline_a_stream_whose_engine_is_stuck_never_
     assert any("timeout" in wrong for wrong in await mutant.violations())
 
 
+@pytest.mark.long
 async def test_without_judgement_of_silence_the_streams_of_a_frozen_decode_never_end(bench: Bench) -> None:
     names, frozen = await asyncio.gather(bench.gateways("", "no-judgement-of-silence"), bench.decode())
     product, mutant = [

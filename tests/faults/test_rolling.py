@@ -29,6 +29,7 @@ async def steady(history: History, fleet: Cluster, gateways: list[int], stop: as
         await history.ask(url, f"rolling {number}", tokens, seed=number)
 
 
+@pytest.mark.long
 async def test_all_roles_stop_one_after_another_under_load_and_no_request_fails(tmp_path: Path) -> None:
     async with cluster(tmp_path, gateways=0, toml=SHORT) as fleet:
         for name in ("gateway-1", "gateway-2"):

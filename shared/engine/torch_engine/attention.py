@@ -1,14 +1,19 @@
-"""Attention of one step over the paged cache: decoding sequences grouped by length, prompt chunks one by one.
+"""Attention of one step over the paged cache: decoding sequences grouped by length, prompt chunks tile by tile.
 
 Owns the geometry: which blocks each query sees under which kind of layer. The step's index and mask tensors are made
 once and used by all layers of a kind.
 
-Batch invariance: the padded length of a decoding sequence depends on its own length alone, and the attention kernel
-treats the sequences of a group independently, so a sequence's result does not depend on its neighbours.
+Steadiness (docs/decisions/0008): on a steady device in float32 a query's result depends on its position and on what it
+sees alone: not on its company, nor on whether it is decoded or belongs to a prompt, however that is cut. The kernel
+goes over the keys 512 at a time and sums within those in an order that depends on how many they are. So where keys
+begin and how many the query's own 512 count is a function of the position; whole 512 more change nothing: what a query
+does not see adds exact zeros. And no call has fewer rows than are summed in one order, see `steady.py`.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -19,19 +24,36 @@ from torch.nn import functional
 from shared.engine.torch_engine.architecture import LayerKind
 from shared.engine.torch_engine.cache import Cache
 from shared.engine.torch_engine.device import Device
+from shared.engine.torch_engine.steady import NONE, QUERY_BLOCK, fewest_rows
+
+TILE: Final = QUERY_BLOCK
+"""Positions whose queries see the same keys, but for masks; on a steady device a prompt is attended tile by tile."""
+KEY_BLOCK: Final = 512
+"""So many keys at a time, says torch's kernel for the CPU."""
+WHOLE: Final = 1 << 62
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Rows [start, stop) of the step, attended in one call: one query of each of several sequences, or one chunk."""
+class Tile:
+    """Rows [start, stop) of the step, attended in one call over the part's keys [first, last)."""
 
     start: int
     stop: int
+    first: int
+    last: int
+    mask: Tensor  # added to the scores: [sequences, 1, 1, keys] or [rows, keys]
+    rows: int  # queries are padded to so many, where they are fewer
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is read from the cache at once: for one query of each of several sequences, or for one chunk's tiles."""
+
     sequences: int
     block_rows: Tensor  # [2 * layers, sequences * blocks]
-    mask: Tensor | None  # added to the scores: [sequences, 1, 1, tokens] or [queries, tokens]; None is causal
+    tiles: list[Tile]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +65,19 @@ class Span:
     blocks: list[int]
 
 
-def padded(blocks: int, most: int) -> int:
-    """The length, in blocks, that a table is padded to: two steps per doubling, so that few groups arise."""
-    if blocks >= most:
-        return most
+def rounded(keys: int) -> int:
+    """How many keys are read, at least, for a query that sees so many: the same for all queries of a tile."""
+    step = TILE if keys <= KEY_BLOCK else KEY_BLOCK
+    return -(-keys // step) * step
+
+
+def padded(keys: int) -> int:
+    """The same, or whole 512 more: past them two steps per doubling, so that few groups of sequences arise."""
+    if keys <= KEY_BLOCK:
+        return rounded(keys)
+    blocks = -(-keys // KEY_BLOCK)
     power = 1 << (blocks - 1).bit_length()
-    return min(most, power * 3 // 4 if power > 2 and blocks <= power * 3 // 4 else power)  # noqa: PLR2004
+    return (power * 3 // 4 if blocks <= power * 3 // 4 else power) * KEY_BLOCK
 
 
 class Geometry:
@@ -59,9 +88,12 @@ class Geometry:
         self._device = device
         self._dtype = dtype
         layout = cache.layout
-        self._block_size = layout.block_tokens
-        plane_bytes = layout.block_tokens * layout.kv_heads * layout.head_dim * layout.item_bytes
+        size = self._block_size = layout.block_tokens
+        plane_bytes = size * layout.kv_heads * layout.head_dim * layout.item_bytes
         self._blocks_at_once = max(1, device.gather_bytes // plane_bytes)
+        self._step = math.lcm(size, TILE)
+        self._queries_at_once = TILE if device.steady else WHOLE
+        self._rows = fewest_rows(layout.head_dim) if device.steady and dtype == torch.float32 else NONE
 
     def parts(self, kind: LayerKind, decodes: list[Span], chunks: list[Span]) -> list[Part]:
         """All parts of a step. The rows are those of `decodes`, sorted by position, then those of `chunks`."""
@@ -77,41 +109,64 @@ class Geometry:
             return
         size = self._block_size
         positions: Ints = np.fromiter((span.start for span in spans), np.int64, len(spans))
-        first = np.maximum(positions + 1 - kind.window, 0) // size if kind.window else np.zeros_like(positions)
-        last = positions // size
-        most = (kind.window + size - 2) // size + 1 if kind.window else 1 << 62
-        lengths = [padded(int(number), most) for number in last - first + 1]
+        origins = self._origins(kind, positions)
+        most = self._most(kind)
+        lengths = [min(padded(int(seen)), most) for seen in positions - origins + 1]
         start = 0
         while start < len(spans):
+            keys = lengths[start]
+            blocks = -(-keys // size)
             stop = start + 1
-            room = max(1, self._blocks_at_once // lengths[start])
-            while stop < len(spans) and lengths[stop] == lengths[start] and stop - start < room:
+            room = max(1, self._blocks_at_once // blocks)
+            while stop < len(spans) and lengths[stop] == keys and stop - start < room:
                 stop += 1
-            tables = np.zeros((stop - start, lengths[start]), np.int64)  # block 0 where there is none
+            tables = np.zeros((stop - start, blocks), np.int64)  # block 0 where there is none
             for row, span in enumerate(spans[start:stop]):
-                begin, end = int(first[start + row]), int(last[start + row]) + 1
-                tables[row, : end - begin] = span.blocks[begin:end]
-            seen = first[start:stop, None] * size + np.arange(lengths[start] * size)
-            query = positions[start:stop, None]
-            visible = seen <= query if not kind.window else (seen <= query) & (seen > query - kind.window)
-            yield Part(start, stop, stop - start, self._rows(tables), self._mask(visible)[:, None, None, :])
+                some = span.blocks[int(origins[start + row]) // size : span.start // size + 1]
+                tables[row, : len(some)] = some
+            seen = origins[start:stop, None] + np.arange(keys)
+            mask = self._mask(kind, seen, positions[start:stop, None])[:, None, None, :]
+            yield Part(stop - start, self._block_rows(tables), [Tile(start, stop, 0, keys, mask, self._rows)])
             start = stop
 
     def _chunk_part(self, kind: LayerKind, span: Span, row: int) -> Part:
         size = self._block_size
-        first = max(span.start + 1 - kind.window, 0) // size if kind.window else 0
-        last = (span.stop - 1) // size
-        table = np.array(span.blocks[first : last + 1], np.int64)
-        stop = row + span.stop - span.start
-        seen = first * size + np.arange(len(table) * size)
-        query = np.arange(span.start, span.stop)[:, None]
-        visible = seen <= query if not kind.window else (seen <= query) & (seen > query - kind.window)
-        return Part(row, stop, 1, self._rows(table), self._mask(visible))
+        begin = int(self._origins(kind, np.array([span.start]))[0])
+        tiles = list(self._tiles(kind, span, row, begin))
+        table = np.zeros(-(-max(tile.last for tile in tiles) // size), np.int64)
+        some = span.blocks[begin // size : (span.stop - 1) // size + 1]
+        table[: len(some)] = some
+        return Part(1, self._block_rows(table), tiles)
 
-    def _rows(self, tables: Ints) -> Tensor:
+    def _tiles(self, kind: LayerKind, span: Span, row: int, begin: int) -> Iterator[Tile]:
+        """Of a chunk whose keys are read from position `begin` on."""
+        most = self._most(kind) if self._queries_at_once == TILE else WHOLE
+        start = span.start
+        while start < span.stop:
+            stop = min(span.stop, (start // self._queries_at_once + 1) * self._queries_at_once)
+            origin = int(self._origins(kind, np.array([start]))[0])
+            keys = min(rounded(stop - origin), most)
+            rows = stop - start if self._rows == NONE else TILE
+            mask = self._mask(kind, origin + np.arange(keys), np.arange(start, start + rows)[:, None])
+            place = row + start - span.start
+            yield Tile(place, place + stop - start, origin - begin, origin - begin + keys, mask, rows)
+            start = stop
+
+    def _origins(self, kind: LayerKind, positions: Ints) -> Ints:
+        """The first key read for the queries at these positions."""
+        if not kind.window:
+            return np.zeros_like(positions)
+        return np.maximum(positions // TILE * TILE - kind.window + 1, 0) // self._step * self._step
+
+    def _most(self, kind: LayerKind) -> int:
+        """How many keys the last query of a tile can see from its origin on."""
+        return (kind.window + self._step + TILE - 2) // TILE * TILE if kind.window else WHOLE
+
+    def _block_rows(self, tables: Ints) -> Tensor:
         return self._cache.block_rows(self._device.upload(torch.from_numpy(tables.reshape(-1))))
 
-    def _mask(self, visible: NDArray[np.bool_]) -> Tensor:
+    def _mask(self, kind: LayerKind, seen: Ints, query: Ints) -> Tensor:
+        visible = (seen <= query) & (seen > query - kind.window) if kind.window else seen <= query
         mask = torch.from_numpy(np.where(visible, np.float32(0), np.float32(-np.inf))).to(self._dtype)
         return self._device.upload(mask)
 
@@ -123,14 +178,23 @@ def attend(queries: Tensor, cache: Cache, layer: int, parts: list[Part], scale: 
     group = heads // kv_heads
     out = torch.empty((rows, kv_heads, group, head_dim), dtype=queries.dtype, device=queries.device)
     for part in parts:
-        query = queries[part.start : part.stop].view(-1, kv_heads, group, head_dim)
         keys, values = cache.read(layer, part.block_rows, part.sequences)
-        if part.mask is not None and part.mask.dim() > 2:  # noqa: PLR2004  one query per sequence: heads as queries
-            result = functional.scaled_dot_product_attention(query, keys, values, attn_mask=part.mask, scale=scale)
-        else:
-            keys, values = (x.transpose(0, 1).expand(-1, group, -1, -1) for x in (keys, values))
-            query = query.permute(1, 2, 0, 3)  # [kv_heads, group, queries, head_dim]
-            result = functional.scaled_dot_product_attention(query, keys, values, attn_mask=part.mask, scale=scale)
-            result = result.permute(2, 0, 1, 3)
-        out[part.start : part.stop] = result
+        for tile in part.tiles:
+            query = queries[tile.start : tile.stop].view(-1, kv_heads, group, head_dim)
+            some, theirs = keys[:, :, tile.first : tile.last], values[:, :, tile.first : tile.last]
+            if tile.mask.dim() > 2:  # noqa: PLR2004  one query per sequence: heads as queries
+                result = _attend(query, some, theirs, tile, scale)
+            else:
+                some, theirs = (x.transpose(0, 1).expand(-1, group, -1, -1) for x in (some, theirs))
+                query = query.permute(1, 2, 0, 3)  # [kv_heads, group, queries, head_dim]
+                result = _attend(query, some, theirs, tile, scale).permute(2, 0, 1, 3)
+            out[tile.start : tile.stop] = result
     return out.flatten(1)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, tile: Tile, scale: float) -> Tensor:
+    number = query.shape[2]
+    if number < tile.rows:
+        query = functional.pad(query, (0, 0, 0, tile.rows - number))
+    result = functional.scaled_dot_product_attention(query, keys, values, attn_mask=tile.mask, scale=scale)
+    return result[:, :, :number]

@@ -22,6 +22,7 @@ class Device:
     where: torch.device
     default_dtype: torch.dtype
     packs: bool  # linear layers run faster, and the same for every batch size, over weights packed by oneDNN
+    steady: bool  # in float32 a row is computed the same, bit for bit, in whatever company and by whatever way
     fused_int8_rows: int  # up to so many rows the int8 kernel beats dequantising first
     gather_bytes: int  # keys (or values) gathered at once: what the processor's cache holds, where that matters
     sampling_rows: int  # rows of logits worked on at once: keeps temporaries small enough for the heap to reuse
@@ -81,7 +82,15 @@ def resolve(name: str, threads: int = 0) -> Device:
         module.set_device(device)
     except RuntimeError as error:
         raise ConfigError([f"engine_options.device: {name!r} cannot be used: {error}"]) from error
-    return Device(device, torch.bfloat16, packs=False, fused_int8_rows=0, gather_bytes=256 * MEBIBYTE, sampling_rows=64)
+    return Device(
+        device,
+        torch.bfloat16,
+        packs=False,
+        steady=False,
+        fused_int8_rows=0,
+        gather_bytes=256 * MEBIBYTE,
+        sampling_rows=64,
+    )
 
 
 def _cpu() -> Device:
@@ -90,6 +99,7 @@ def _cpu() -> Device:
         torch.device("cpu"),
         torch.float32,
         packs=packs,
+        steady=True,
         fused_int8_rows=16,
         gather_bytes=4 * MEBIBYTE,
         sampling_rows=16,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shared.engine.torch_engine.activation import Activation
 from shared.engine.torch_engine.architecture import Rope
 from shared.engine.torch_engine.attention import Part, attend
 from shared.engine.torch_engine.cache import Cache
@@ -87,13 +88,12 @@ class FeedForward:
 
     gate_and_up: Linear  # side by side
     down: Linear
-    activation: str
+    activation: Activation
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply it."""
         gate, up = self.gate_and_up(x).chunk(2, dim=-1)
-        gate = functional.silu(gate) if self.activation == "silu" else functional.gelu(gate, approximate="tanh")
-        return self.down(gate * up)
+        return self.down(self.activation(gate) * up)
 
 
 @dataclass(frozen=True, slots=True)

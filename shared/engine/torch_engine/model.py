@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shared.engine.torch_engine.activation import activation
 from shared.engine.torch_engine.architecture import Architecture
 from shared.engine.torch_engine.batch import Batch
 from shared.engine.torch_engine.cache import Cache
@@ -127,5 +128,5 @@ class Loader:
         return FeedForward(
             gate_and_up=self._joined(prefix, both, a.hidden, bias=a.mlp_bias),
             down=self._joined(prefix, {"down_proj": a.hidden}, a.intermediate, bias=a.mlp_bias),
-            activation=a.activation,
+            activation=activation(a.activation, self._device, self._dtype),
         )

@@ -137,14 +137,23 @@ def _draw(logits: Tensor, draws: list[Draw]) -> Tensor:
     threshold = _threshold(scaled, [draw.sampling for draw in draws])
     if threshold is not None:
         scaled.masked_fill_(scaled < threshold[:, None], -math.inf)
-    mass = scaled.exp_()
-    if mass.shape[1] % BIN:
-        mass = torch.nn.functional.pad(mass, (0, BIN - mass.shape[1] % BIN))
-    mass = mass.view(len(draws), -1, BIN)
+    mass = _binned(scaled.exp_())
     pairs = [uniforms(draw.sampling.seed, draw.sampling.choice, draw.position) for draw in draws]
     which, where = torch.tensor(pairs, device=device).unbind(1)
     bins = _inverse(mass.sum(-1), which)
     return bins * BIN + _inverse(mass[torch.arange(len(draws), device=device), bins], where)
+
+
+def _binned(mass: Tensor) -> Tensor:
+    """[rows, vocabulary] -> [rows, bins, BIN]."""
+    if mass.shape[1] % BIN:
+        mass = torch.nn.functional.pad(mass, (0, BIN - mass.shape[1] % BIN))
+    return mass.view(len(mass), -1, BIN)
+
+
+def _total(mass: Tensor) -> Tensor:
+    """Per row its sum, by way of the bins: of one row alone torch would give each thread a part, in another order."""
+    return _binned(mass).sum(-1).sum(-1)
 
 
 def _inverse(mass: Tensor, uniform: Tensor) -> Tensor:
@@ -187,7 +196,7 @@ def _nucleus(scaled: Tensor, samplings: list[Sampling], width: int) -> tuple[Ten
     top_p = torch.tensor([s.top_p for s in samplings], device=device)
     kept = torch.arange(width, device=device) < limits[:, None]
     mass = best.exp().masked_fill(~kept, 0.0)
-    total = torch.where(unlimited, scaled.exp().sum(-1), mass.sum(-1))
+    total = torch.where(unlimited, _total(scaled.exp()), mass.sum(-1))
     share = mass.cumsum(-1) / total[:, None]
     kept &= (share - mass / total[:, None]) < top_p[:, None]  # the token that reaches top_p is still in
     kept[:, 0] = True
@@ -199,7 +208,8 @@ def _nucleus(scaled: Tensor, samplings: list[Sampling], width: int) -> tuple[Ten
 
 def _alternatives(raw: Tensor, draws: list[Draw], ids: list[int]) -> list[Alternatives]:
     """Log probabilities of the model itself: no bias, penalty or temperature."""
-    normaliser = torch.logsumexp(raw, -1)
+    most_likely = raw.amax(-1)
+    normaliser = most_likely + _total((raw - most_likely[:, None]).exp_()).log()
     own = raw.gather(1, torch.tensor(ids, device=raw.device).clamp(min=0)[:, None])[:, 0] - normaliser
     most = min(max(draw.sampling.logprobs or 0 for draw in draws), raw.shape[1])
     best = raw.topk(most) if most else None

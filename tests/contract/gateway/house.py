@@ -25,6 +25,8 @@ from shared.lifecycle import serve
 from shared.messages import (
     Accepted,
     Cancel,
+    Claim,
+    Claimed,
     Claims,
     Failed,
     Finish,
@@ -65,6 +67,7 @@ class Fleet:
         self.may_speak = asyncio.Event()  # nothing is generated while it is clear
         self.fails_at: dict[tuple[int, int], Failed] = {}  # by (attempt, index)
         self.silent_at: set[tuple[int, int]] = set()  # (attempt, index) from which on nothing is said
+        self.held: dict[str, Request] = {}
         self.headers: list[dict[str, str]] = []
         self.present = True
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,6 +79,7 @@ class Fleet:
         self.cancels.clear()
         self.fails_at.clear()
         self.silent_at.clear()
+        self.held.clear()
         self.headers.clear()
         self.rejects = None
         self.accepts.set()
@@ -87,7 +91,7 @@ class Fleet:
     async def open(self) -> None:
         await self.bus.subscribe(self.subjects.prefill("chat", "p1"), self._on_offer)
         await self.bus.subscribe(self.subjects.cancel("chat"), lambda d: self.cancels.append(decode(d.data, Cancel)))
-        await self.bus.subscribe(self.subjects.claim("chat"), lambda d: self._spawn(self._keep_nothing(d)))
+        await self.bus.subscribe(self.subjects.claim("chat"), lambda d: self._spawn(self._tell(d)))
         for name in ("p1", "d1"):
             await self.bus.subscribe(self.subjects.presence(name), lambda d: None)
         self._spawn(self._beat())
@@ -101,7 +105,11 @@ class Fleet:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
 
-    async def _keep_nothing(self, delivery: Delivery) -> None:
+    async def _tell(self, delivery: Delivery) -> None:
+        """It has what it has not ended, and keeps nothing."""
+        for name in decode(delivery.data, Claim).request_ids:
+            if request := self.held.get(name):
+                await self.bus.respond(delivery, Claimed("d1", request))
         for name in ("p1", "d1"):
             await self.bus.respond(delivery, Claims(name, 0))
 
@@ -128,6 +136,7 @@ class Fleet:
             await self.bus.respond(delivery, replace_rejected(self.rejects, request))
             return
         await self.bus.respond(delivery, Accepted(request.request_id, request.attempt, "p1", EPOCH))
+        self.held[request.request_id] = request
         await self.may_speak.wait()
         handed = HandedOff(request.stream, request.request_id, request.attempt, "d1", EPOCH)
         await self.bus.publish(self.subjects.frames(request.gateway), handed)
@@ -136,9 +145,11 @@ class Fleet:
             if (request.attempt, index) in self.silent_at:
                 return
             if failure := self.fails_at.get((request.attempt, index)):
+                self.held.pop(request.request_id, None)
                 await self._frame(request, ended=[replace_failed(failure, request)])
                 return
             await self._frame(request, index)
+        self.held.pop(request.request_id, None)
         reason = Finish.LENGTH if last == request.stopping.max_tokens else Finish.STOP
         await self._frame(
             request, ended=[Finished(request.stream, request.attempt, reason, last, request.prompt_tokens, 1)]

@@ -177,6 +177,17 @@ def test_logprobs_are_of_the_model_itself_whatever_the_sampling() -> None:
     assert [p for _, p in drawn.alternatives.top] == pytest.approx(expected[[0, 6]].tolist(), abs=1e-6)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_logprobs_are_the_same_to_the_bit_alone_and_beside_others(threads: int) -> None:
+    torch.set_num_threads(threads)
+    logits = torch.randn((6, 100_003), generator=torch.Generator().manual_seed(3)) * 3
+    logits -= torch.logsumexp(logits, -1, keepdim=True)  # so that the last bits of the sum are to be seen
+    draws = [Draw(Sampling(logprobs=2, temperature=0.0), 5)] * 6
+    together = [drawn.alternatives for drawn in sample(logits.clone(), draws, CPU)]
+    for row, expected in enumerate(together):
+        assert sample(logits[row : row + 1].clone(), draws[:1], CPU)[0].alternatives == expected
+
+
 def test_logprobs_zero_reports_the_token_alone_and_none_reports_nothing() -> None:
     drawn = draw(temperature=0.0, logprobs=0)
     assert drawn.alternatives is not None
