@@ -57,7 +57,7 @@ async def until_decodes(fleet: Cluster, wanted: int, without: str, seconds: floa
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("how", [pytest.param("killed", marks=pytest.mark.long), "frozen"])
+@pytest.mark.parametrize("how", [pytest.param(how, marks=pytest.mark.long) for how in ("killed", "frozen")])
 async def test_the_leader_falls_together_with_a_decode_and_one_standby_takes_its_place(
     tmp_path: Path, how: str
 ) -> None:

@@ -78,6 +78,7 @@ async def test_without_deduplication_a_token_that_comes_twice_is_shown_twice(ben
     assert any("repeated or out of order" in wrong for wrong in await mutant.violations())
 
 
+@pytest.mark.long
 async def test_without_its_memory_of_what_was_delivered_a_replay_repeats_it(bench: Bench) -> None:
     names, victim = await asyncio.gather(bench.gateways("", "forgets-what-was-delivered"), bench.decode())
     product, mutant = [Traffic(bench.fleet, name, 100) for name in names]
@@ -130,6 +131,7 @@ async def say_it_now(wire: NatsWire) -> None:
         await asyncio.sleep(0.002)
 
 
+@pytest.mark.long
 async def test_without_attempts_the_late_word_of_an_older_one_ends_a_stream(bench: Bench) -> None:
     names, muted = await asyncio.gather(bench.gateways("", "no-attempts"), bench.decode())
     both = [Traffic(bench.fleet, name, 250, streams=4) for name in names]
@@ -170,6 +172,7 @@ async def speaking(fleet: Cluster) -> AsyncIterator[Client]:
         await client.close()
 
 
+@pytest.mark.long
 async def test_without_a_fence_a_gateway_believes_a_monitor_that_leads_no_more(bench: Bench) -> None:
     """What it says over and over is what it saw before anybody had come."""
     names = await bench.gateways("", "no-fence-for-maps")
