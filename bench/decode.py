@@ -19,6 +19,7 @@ from shared.subjects import Subjects
 from shared.text import ByteTokenizer, TextStream
 from shared.worker.frames import FrameSender
 from shared.worker.metrics import WorkerMetrics
+from shared.worker.progress import Progress
 
 STEPS = 2000
 TEXT = b"The quick brown fox jumps over the lazy dog. "
@@ -72,7 +73,7 @@ async def _measure(sequences: int, stop: list[str]) -> tuple[float, bytes]:
     for number in range(sequences):
         request = _request(number, stop)
         text = TextStream(tokenizer, request.stopping, [2])
-        streams.join(Stream(f"request-{number}#0", request, text, cached_tokens=0))
+        streams.join(Stream(f"request-{number}#0", request, text, 0, Progress(request)))
     made = time.process_time()
     async for _ in engine.steps():
         pass
