@@ -1,4 +1,4 @@
-"""Attention of one step over the paged cache: decoding sequences grouped by length, prompt chunks tile by tile.
+"""Attention of one step over the paged cache: decoding sequences grouped by length, prompt chunks in tiles.
 
 Owns the geometry: which blocks each query sees under which kind of layer. The step's index and mask tensors are made
 once and used by all layers of a kind.
@@ -13,6 +13,7 @@ does not see adds exact zeros. And no call has fewer rows than are summed in one
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -26,10 +27,11 @@ from shared.engine.torch_engine.cache import Cache
 from shared.engine.torch_engine.device import Device
 from shared.engine.torch_engine.steady import NONE, QUERY_BLOCK, fewest_rows
 
-TILE: Final = QUERY_BLOCK
-"""Positions whose queries see the same keys, but for masks; on a steady device a prompt is attended tile by tile."""
+KEY_STEP: Final = 32
 KEY_BLOCK: Final = 512
 """So many keys at a time, says torch's kernel for the CPU."""
+ORIGIN_STEP: Final = 64
+"""Under a window, so many positions begin with the same key: more would read more, fewer leave threads idle."""
 WHOLE: Final = 1 << 62
 
 Ints = NDArray[np.int64]
@@ -65,19 +67,11 @@ class Span:
     blocks: list[int]
 
 
-def rounded(keys: int) -> int:
-    """How many keys are read, at least, for a query that sees so many: the same for all queries of a tile."""
-    step = TILE if keys <= KEY_BLOCK else KEY_BLOCK
-    return -(-keys // step) * step
-
-
-def padded(keys: int) -> int:
-    """The same, or whole 512 more: past them two steps per doubling, so that few groups of sequences arise."""
-    if keys <= KEY_BLOCK:
-        return rounded(keys)
-    blocks = -(-keys // KEY_BLOCK)
-    power = 1 << (blocks - 1).bit_length()
-    return (power * 3 // 4 if blocks <= power * 3 // 4 else power) * KEY_BLOCK
+def padded(seen: Ints) -> Ints:
+    """How many keys are read for queries that see so many: two steps per doubling, so that few groups arise."""
+    unit = np.where(seen > KEY_BLOCK, KEY_BLOCK, KEY_STEP)
+    power = 1 << np.ceil(np.log2(-(-seen // unit))).astype(np.int64)
+    return np.where((power > 2) & (-(-seen // unit) <= power * 3 // 4), power * 3 // 4, power) * unit  # noqa: PLR2004
 
 
 class Geometry:
@@ -91,8 +85,7 @@ class Geometry:
         size = self._block_size = layout.block_tokens
         plane_bytes = size * layout.kv_heads * layout.head_dim * layout.item_bytes
         self._blocks_at_once = max(1, device.gather_bytes // plane_bytes)
-        self._step = math.lcm(size, TILE)
-        self._queries_at_once = TILE if device.steady else WHOLE
+        self._step = math.lcm(size, ORIGIN_STEP)
         self._rows = fewest_rows(layout.head_dim) if device.steady and dtype == torch.float32 else NONE
 
     def parts(self, kind: LayerKind, decodes: list[Span], chunks: list[Span]) -> list[Part]:
@@ -110,11 +103,10 @@ class Geometry:
         size = self._block_size
         positions: Ints = np.fromiter((span.start for span in spans), np.int64, len(spans))
         origins = self._origins(kind, positions)
-        most = self._most(kind)
-        lengths = [min(padded(int(seen)), most) for seen in positions - origins + 1]
+        lengths = np.minimum(padded(positions - origins + 1), self._most(kind))
         start = 0
         while start < len(spans):
-            keys = lengths[start]
+            keys = int(lengths[start])
             blocks = -(-keys // size)
             stop = start + 1
             room = max(1, self._blocks_at_once // blocks)
@@ -131,36 +123,37 @@ class Geometry:
 
     def _chunk_part(self, kind: LayerKind, span: Span, row: int) -> Part:
         size = self._block_size
-        begin = int(self._origins(kind, np.array([span.start]))[0])
-        tiles = list(self._tiles(kind, span, row, begin))
+        positions = np.arange(span.start, span.stop)
+        origins = self._origins(kind, positions)
+        seen = positions - origins + 1
+        keys = np.where(seen > KEY_BLOCK, -(-seen // KEY_BLOCK) * KEY_BLOCK, padded(seen))
+        keys = np.minimum(keys, self._most(kind))
+        if not self._device.steady:  # one tile
+            keys[:] = (origins + keys).max() - origins[0]
+            origins[:] = origins[0]
+        cuts = np.flatnonzero(np.diff(origins) | np.diff(keys)) + 1
+        tiles = []
+        for start, stop in pairwise((0, *cuts.tolist(), len(positions))):
+            rows = stop - start if self._rows == NONE else -(-(stop - start) // QUERY_BLOCK) * QUERY_BLOCK
+            mask = self._mask(
+                kind, origins[start] + np.arange(keys[start]), positions[start] + np.arange(rows)[:, None]
+            )
+            first = int(origins[start] - origins[0])
+            tiles.append(Tile(row + start, row + stop, first, first + int(keys[start]), mask, rows))
         table = np.zeros(-(-max(tile.last for tile in tiles) // size), np.int64)
-        some = span.blocks[begin // size : (span.stop - 1) // size + 1]
+        some = span.blocks[int(origins[0]) // size : (span.stop - 1) // size + 1]
         table[: len(some)] = some
         return Part(1, self._block_rows(table), tiles)
-
-    def _tiles(self, kind: LayerKind, span: Span, row: int, begin: int) -> Iterator[Tile]:
-        """Of a chunk whose keys are read from position `begin` on."""
-        most = self._most(kind) if self._queries_at_once == TILE else WHOLE
-        start = span.start
-        while start < span.stop:
-            stop = min(span.stop, (start // self._queries_at_once + 1) * self._queries_at_once)
-            origin = int(self._origins(kind, np.array([start]))[0])
-            keys = min(rounded(stop - origin), most)
-            rows = stop - start if self._rows == NONE else TILE
-            mask = self._mask(kind, origin + np.arange(keys), np.arange(start, start + rows)[:, None])
-            place = row + start - span.start
-            yield Tile(place, place + stop - start, origin - begin, origin - begin + keys, mask, rows)
-            start = stop
 
     def _origins(self, kind: LayerKind, positions: Ints) -> Ints:
         """The first key read for the queries at these positions."""
         if not kind.window:
             return np.zeros_like(positions)
-        return np.maximum(positions // TILE * TILE - kind.window + 1, 0) // self._step * self._step
+        return np.maximum(positions // ORIGIN_STEP * ORIGIN_STEP - kind.window + 1, 0) // self._step * self._step
 
     def _most(self, kind: LayerKind) -> int:
-        """How many keys the last query of a tile can see from its origin on."""
-        return (kind.window + self._step + TILE - 2) // TILE * TILE if kind.window else WHOLE
+        """How many keys the last query of an origin can see."""
+        return (kind.window + self._step + ORIGIN_STEP - 2) // ORIGIN_STEP * ORIGIN_STEP if kind.window else WHOLE
 
     def _block_rows(self, tables: Ints) -> Tensor:
         return self._cache.block_rows(self._device.upload(torch.from_numpy(tables.reshape(-1))))
