@@ -7,8 +7,6 @@ fault and judges nothing; what is left behind is judged by `leaks`.
 import asyncio
 import json
 import os
-import random
-import socket
 import sys
 import time
 import tomllib
@@ -25,7 +23,7 @@ from services.local.children import Command
 from shared.messages import InstanceRecord, Role, decode
 from tests.faults.cluster_process import Process
 from tests.faults.leaks import Idle
-from tests.servers import HOST, NatsServer, RedisServer
+from tests.servers import HOST, NatsServer, RedisServer, free_port
 
 REPO = Path(__file__).parents[2]
 READY_S = 60.0
@@ -237,18 +235,6 @@ async def cluster(
         yield made
     finally:
         await made.close()
-
-
-def free_port() -> int:
-    """Find a port that is free, outside of those that outgoing connections take by themselves."""
-    while True:
-        port = random.randrange(20_000, 32_000)  # noqa: S311  no secret
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port
 
 
 def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

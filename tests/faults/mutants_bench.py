@@ -7,13 +7,13 @@ from redis.asyncio import Redis
 
 from shared import keys
 from shared.messages import Role, ScenarioMap, decode
-from tests.faults.cluster import Cluster, free_port
+from tests.faults.cluster import Cluster
 from tests.faults.cluster_process import Process
 from tests.faults.history import History, check
 from tests.faults.mutants import VARIABLE
 from tests.faults.nats_wire import NatsWire
 from tests.faults.wire import Wire
-from tests.servers import HOST
+from tests.servers import HOST, free_port
 
 MODULE = "tests.faults.mutants"
 STREAMS = 6

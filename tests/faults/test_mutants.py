@@ -20,13 +20,13 @@ from shared.kv.layout import checksum
 from shared.kv.wire import Answer
 from shared.messages import KvGrant, KvReady, Rejected, Role, ScenarioMap, decode, encode
 from shared.subjects import Subjects
-from tests.faults.cluster import Cluster, cluster, free_port
+from tests.faults.cluster import Cluster, cluster
 from tests.faults.mutants import MUTATIONS, STUCK
 from tests.faults.mutants_bench import Bench, Traffic
 from tests.faults.nats_wire import NatsWire, Rule
 from tests.faults.wire import Wire
 from tests.kv_ends import Ends, HandSender
-from tests.servers import HOST
+from tests.servers import HOST, free_port
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from shared.messages import Role
-from tests.faults.cluster import Cluster, cluster, free_port
+from tests.faults.cluster import Cluster, cluster
 from tests.faults.nats_wire import NatsWire
 from tests.faults.wire import Wire
-from tests.servers import HOST
+from tests.servers import HOST, free_port
 
 ORDER = (Role.MONITOR, Role.PREFILL, Role.DECODE, Role.STANDBY, Role.GATEWAY)
 
