@@ -23,6 +23,8 @@ Handler = Callable[["Delivery"], None]
 
 INBOX: Final = "_INBOX"
 """How every inbox begins. Other reply subjects are not used: whoever sent them could name a control subject."""
+NO_RESPONDERS: Final = "503"
+"""NATS' status, in the header `Status`, where nobody is subscribed."""
 RESERVED_BYTES: Final = 8192
 """Kept free below the server's limit, which counts headers too and closes the connection when it is exceeded."""
 

@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 
 from shared.bus import (
     INBOX,
+    NO_RESPONDERS,
     BusStats,
     Delivery,
     Handler,
@@ -34,7 +35,6 @@ from shared.tasks import within
 from shared.telemetry import trace_headers
 
 T = TypeVar("T")
-NO_RESPONDERS = "503"
 REFUSALS_THAT_END = 5
 """So many refused sign-ins in a row mean that this user was revoked; the client itself would try for ever."""
 

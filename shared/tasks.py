@@ -58,6 +58,16 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+async def happens(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, no longer than so many seconds; whether it came."""
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
 class Tasks:
     """A bounded set of running tasks. An exception that leaves a task is logged, counted and told to `on_failure`."""
 

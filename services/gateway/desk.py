@@ -28,11 +28,11 @@ from services.gateway.reasons import GATEWAY_FULL
 from services.gateway.relay.calls import Answer, Call
 from services.gateway.relay.relay import Relay
 from services.gateway.resume.claims import Claimant
+from services.gateway.resume.memo import write_memo
 from services.gateway.resume.reopening import Found, find, prepare, show_again
-from services.gateway.resume.ticket import write_ticket
 from services.gateway.spans import open_span, operation_of
 from shared.config import GatewaySettings
-from shared.errors import BatonError, Cancelled, Draining, Forbidden, Overloaded
+from shared.errors import BatonError, Cancelled, Draining, Forbidden, Overloaded, UnknownStream
 from shared.telemetry import speak_of, spoken_of
 
 
@@ -111,16 +111,16 @@ class Desk:
         context: Context,
         created: int = 0,
         timeout_s: float | None = None,
-        ticket: bytes | None = None,
+        memo: bytes | None = None,
     ) -> Call:
         """Plan a request, take its share of the limits, start it. `close` must follow.
 
         `created`: what a streamed answer says of when it was. `timeout_s` is the client's beside the one in the
-        request. `ticket`: made here where there is none. Raises BadRequest, ContextTooLong, ContentRefused,
+        request. `memo`: made here where there is none. Raises BadRequest, ContextTooLong, ContentRefused,
         LimitReached, Overloaded, ModerationDown.
         """
-        if ticket is None:
-            ticket = write_ticket(asked, created, choices_of(asked), guarded=scenario.guarded)
+        if memo is None:
+            memo = write_memo(asked, created, choices_of(asked), guarded=scenario.guarded)
         if isinstance(asked, ResponsesRequest):
             with in_its_words():
                 return await self.open(
@@ -131,7 +131,7 @@ class Desk:
                     answer=answer,
                     context=context,
                     timeout_s=timeout_s,
-                    ticket=ticket,
+                    memo=memo,
                 )
         journal = self._journal(asked, scenario, call_id, context)
         try:
@@ -148,14 +148,22 @@ class Desk:
             who = Who(call_id, scenario.name, caller.tenant, caller.key_id)
             await self.moderation.check(asked, scenario.prompter, who)
             timeout_s = min((s for s in (asked.timeout, timeout_s) if s is not None), default=None)
-            opening = Opening(asked, scenario, grant, journal, who, plans, answer, timeout_s, ticket)
+            opening = Opening(asked, scenario, grant, journal, who, plans, answer, timeout_s, memo)
             call = make_call(opening, self.moderation, self._relay)
             self._relay.start(call)
         return call
 
     async def find_stream(self, caller: Caller, call_id: str) -> Found:
-        """Take over a stream of a caller's from whoever has it. Raises UnknownStream, DeadlineExceeded, LinkLost."""
-        return await find(caller, call_id, self.scenarios, self._claimant)
+        """Take over a stream of a caller's from whoever has it; asking in vain counts as a request, too.
+
+        Raises UnknownStream, DeadlineExceeded, LimitReached, LinkLost.
+        """
+        self._gate.check(caller, "")
+        try:
+            return await find(caller, call_id, self.scenarios, self._claimant)
+        except UnknownStream:
+            async with self.counted(caller):
+                raise
 
     async def reopen(
         self, caller: Caller, found: Found, *, answer: Answer, seen: list[Position], context: Context
@@ -175,7 +183,7 @@ class Desk:
             raise
         with self._begun(grant, journal):
             who = Who(found.call_id, scenario.name, caller.tenant, caller.key_id)
-            opening = Opening(chat, scenario, grant, journal, who, plans, answer, found.left_s, found.note, seen)
+            opening = Opening(chat, scenario, grant, journal, who, plans, answer, found.left_s, found.packed, seen)
             call = make_call(opening, self.moderation, self._relay)
             for record, claimed in zip(call.records, found.streams, strict=True):
                 prepare(record, claimed)

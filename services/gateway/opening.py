@@ -37,7 +37,7 @@ class Opening:
     plans: list[Plan]
     answer: Answer
     timeout_s: float | None
-    ticket: bytes
+    memo: bytes
     seen: list[Position] | None = None  # of a stream that is resumed
 
 
@@ -55,7 +55,7 @@ def make_call(opening: Opening, moderation: Moderation, relay: Relay) -> Call:
         journal=opening.journal,
         priority=caller.priority + max(0, asked.priority or 0),  # a client may only let others go first
         timeout_s=opening.timeout_s,
-        ticket=opening.ticket,
+        memo=opening.memo,
     )
     for record in call.records:
         record.joins = not isinstance(opening.answer, ResponseEvents)  # whose events are numbered

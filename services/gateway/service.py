@@ -22,7 +22,7 @@ from services.gateway.prompts.scenarios import Scenarios, open_scenarios
 from services.gateway.relay.doubts import Doubts
 from services.gateway.relay.hearing import Hearing
 from services.gateway.relay.offers import Offers
-from services.gateway.relay.presence import Presence
+from services.gateway.relay.presence import PresenceProbes
 from services.gateway.relay.relay import Relay
 from services.gateway.relay.stalls import Stalls
 from services.gateway.resume.claims import Claimant
@@ -126,7 +126,7 @@ class Gateway:
         frames = await bus.subscribe(subjects.frames(instance.id), self._relay.on_delivery)
         stack.push_async_callback(frames.stop)
         probing, holding = self._view.probing, self._dispatcher.holding
-        presence = Presence(
+        presence = PresenceProbes(
             bus, subjects, probing, holding=holding, tell=self._relay.handle, look=self._hearing.sweep
         )  # fmt: skip
         await presence.open(stack)

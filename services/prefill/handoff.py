@@ -4,7 +4,6 @@ Owns the asking (best decode first, the next after a rejection, all again when o
 one decode ever owns an attempt. Holds no slot and frees nothing; it tells the caller who has the buffer, or raises.
 """
 
-import asyncio
 import logging
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from shared.errors import (
 from shared.failpoints import failpoint
 from shared.kv import KvSender, Staging
 from shared.messages import Cancel, Done, KvGrant, KvReady, Rejected
+from shared.tasks import happens
 from shared.telemetry import KV_BYTES, KV_TRANSPORT
 from shared.worker.running import left_s
 from shared.worker.standing import Standing
@@ -72,7 +72,7 @@ class Handoff:
                 refusals[decode] += 1
                 if refusals.total() >= self._standing.fleet.attempts:
                     raise KvRefused("refused", f"{refusals.total()} pushes failed, the last one to {decode}")
-            await _either(news, AGAIN_S)
+            await happens(news, AGAIN_S)
         raise problem
 
     async def _offer(self, decode: str, ready: KvReady) -> KvGrant | BatonError:
@@ -162,12 +162,3 @@ class Handoff:
             return
         except BatonError as error:
             raise WorkerLost(f"{decode} took a KV buffer or not, and is silent") from error
-
-
-async def _either(news: asyncio.Event, seconds: float) -> None:
-    """Return when there is news, or after so long."""
-    try:
-        async with asyncio.timeout(seconds):
-            await news.wait()
-    except TimeoutError:
-        return

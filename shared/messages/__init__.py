@@ -20,7 +20,7 @@ from shared.messages.fleet import (
     Status,
 )
 from shared.messages.requests import (
-    MAX_TICKET_BYTES,
+    MAX_MEMO_BYTES,
     Accepted,
     Cancel,
     Constraint,
@@ -56,7 +56,7 @@ from shared.messages.wire import (
 
 __all__ = [
     "FIRST_VERSION",
-    "MAX_TICKET_BYTES",
+    "MAX_MEMO_BYTES",
     "MAX_TOKENS_BYTES",
     "MOST_CLAIMED",
     "VERSION",

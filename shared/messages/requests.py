@@ -7,7 +7,7 @@ import msgspec
 from shared.errors import Code
 from shared.messages.wire import Count, Epoch, Message, Name, Positive, TokenBytes, Value
 
-MAX_TICKET_BYTES: Final = 32 * 1024
+MAX_MEMO_BYTES: Final = 32 * 1024
 """Of what a gateway notes with a request, to be read by the one that resumes its stream."""
 
 
@@ -59,9 +59,9 @@ class Request(Value, frozen=True):
     stopping: Stopping
     deadline_ms: Count  # unix time by which the first token is due; past it nobody starts work
     expires_ms: Count  # unix time at which the request ends whatever its state
-    ticket: Annotated[bytes, msgspec.Meta(max_length=MAX_TICKET_BYTES)] = b""
+    memo: Annotated[bytes, msgspec.Meta(max_length=MAX_MEMO_BYTES)] = b""
     """What another gateway needs to go on with the stream; means nothing to workers. Empty: nobody will resume it."""
-    owner: str = ""  # the tenant whose stream it is: nobody else may resume it
+    tenant: str = ""  # whose stream it is: nobody else may resume it
 
     @property
     def n_tokens(self) -> int:

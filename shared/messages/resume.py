@@ -21,7 +21,7 @@ class Claim(Message, frozen=True, tag="claim"):
 
     request_ids: Annotated[list[Name], msgspec.Meta(min_length=1, max_length=MOST_CLAIMED)]
     gateway: Name
-    owner: str = ""  # the tenant whose client asks: streams of others stay where they are
+    tenant: str = ""  # whose client asks: streams of others stay where they are
     look: bool = False  # only tell
 
 

@@ -30,7 +30,7 @@ class Keeping:
     def put(self, progress: Progress, now: float) -> None:
         """Keep an attempt, unless nobody can ask for it or a newer one of its request is kept."""
         request = progress.request
-        if not request.ticket or not self._seconds:
+        if not request.memo or not self._seconds:
             return
         known = self._kept.get(request.request_id)
         if known is not None and known[1].request.attempt > request.attempt:

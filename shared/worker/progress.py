@@ -27,7 +27,7 @@ class Progress:
     @property
     def size(self) -> int:
         """About how many bytes it takes."""
-        return len(self.request.tokens) + len(self.request.ticket) + ENTRY_BYTES * (len(self.ids) + len(self.logprobs))
+        return len(self.request.tokens) + len(self.request.memo) + ENTRY_BYTES * (len(self.ids) + len(self.logprobs))
 
     def claimed(self, instance: str, most: int | None = None) -> Claimed:
         """Tell it, at most the first `most` of the tokens added here: whoever goes on computes the others again."""

@@ -126,4 +126,4 @@ def _may(claim: Claim, request: Request) -> bool:
     """Whether a stream may be told to whoever asks."""
     if claim.look:
         return request.gateway == claim.gateway
-    return bool(request.ticket) and request.owner == claim.owner
+    return bool(request.memo) and request.tenant == claim.tenant

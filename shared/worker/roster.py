@@ -15,7 +15,7 @@ from shared.errors import BatonError, Cancelled, Code, Draining, MalformedMessag
 from shared.messages import Cancel, Failed, Rejected, Request, Value, decode
 from shared.policy.known import Key
 from shared.policy.orphans import Orphans
-from shared.tasks import Tasks
+from shared.tasks import Tasks, happens
 from shared.worker.frames import FrameSender, failed
 from shared.worker.keeping import Keeping
 from shared.worker.metrics import WorkerMetrics
@@ -120,14 +120,14 @@ class Roster(Generic[R]):
     async def drain(self, seconds: float) -> None:
         """Take nothing new, give those inside so many seconds, end the rest so that the gateway places them anew."""
         self._admission.drain()
-        if not await self._emptied(seconds):
+        if not await happens(self._empty, seconds):
             await self.evict(Draining(f"{self.name} is leaving and did not finish in {seconds:g} s"))
 
     async def evict(self, error: BatonError) -> None:
         """Take nothing new, end every attempt with this error, and wait a moment until they hold nothing."""
         self._admission.drain()
         self.stop_all(error)
-        if not await self._emptied(LEAVE_S):
+        if not await happens(self._empty, LEAVE_S):
             log.error("attempts did not free what they hold", extra={"attempts": len(self._held)})
 
     def hear_cancel(self, delivery: Delivery) -> None:
@@ -180,11 +180,3 @@ class Roster(Generic[R]):
             await self._sender.end(request.gateway, ending)
         except BatonError as lost:
             log.warning("an ending was lost", extra={"request": request.request_id, "error": str(lost)})
-
-    async def _emptied(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._empty.wait()
-        except TimeoutError:
-            return False
-        return True

@@ -21,6 +21,7 @@ import pytest
 
 from tests.e2e.local_cluster import LocalCluster
 from tests.e2e.vanishing import Crowd
+from tests.faults.leaks import NOTHING
 
 CONFIG = """
 [gateway]
@@ -42,17 +43,6 @@ max_model_len = 2048
 AT_ONCE = 48
 ROUNDS = 5
 SERVICES = ("gateway", "prefill", "decode")
-HELD = (
-    "baton_gateway_in_flight",
-    "baton_gateway_held",
-    "baton_gateway_streams",
-    "baton_gateway_waiting",
-    "baton_worker_slots_in_use",
-    "baton_worker_streams",
-    "baton_worker_tickets",
-    "baton_worker_staging_in_use_bytes",
-)
-"""Gauges that are 0 when nobody asks anything."""
 STEADY = ("baton_instance_tasks", "baton_worker_blocks_free", "process_open_fds")
 """And those that are what they were before, apart from the KV connections, which are kept for the next push."""
 PER_LINK = {
@@ -98,7 +88,7 @@ class Watch:
         while True:
             now = self.read()
             left: dict[str, Any] = {
-                f"{role} {name}": one[name] for role, one in now.items() for name in HELD if one.get(name)
+                f"{role} {name}": one[name] for role, one in now.items() for name in NOTHING if one.get(name)
             }
             for role, before in baseline.items():
                 for name in STEADY:

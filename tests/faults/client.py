@@ -3,6 +3,7 @@
 import itertools
 import json
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -131,7 +132,8 @@ async def _exchange(answer: Answer, timeout_s: float, method: str, url: str, **r
             if response.status != 200:
                 answer.errors.append(_error_of(await response.text()))
             elif response.content_type == "text/event-stream":
-                await _read(answer, response)
+                async for event_id, data in events_of(response):
+                    _take(answer, event_id, data)
             else:
                 answer.errors.append(f"not a stream: {await response.text()}")
     except TimeoutError:
@@ -141,7 +143,8 @@ async def _exchange(answer: Answer, timeout_s: float, method: str, url: str, **r
     answer.ended_at = time.monotonic()
 
 
-async def _read(answer: Answer, response: aiohttp.ClientResponse) -> None:
+async def events_of(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, str]]:
+    """Id, which may be empty, and data of each event, as they come."""
     event_id = ""
     async for raw in response.content:
         line = raw.decode().rstrip("\r\n")
@@ -150,7 +153,7 @@ async def _read(answer: Answer, response: aiohttp.ClientResponse) -> None:
         elif line.startswith("id: "):
             event_id = line.removeprefix("id: ")
         elif line.startswith("data: "):
-            _take(answer, event_id, line.removeprefix("data: "))
+            yield event_id, line.removeprefix("data: ")
 
 
 def _take(answer: Answer, event_id: str, data: str) -> None:

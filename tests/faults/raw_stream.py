@@ -6,6 +6,8 @@ from typing import Any
 
 import aiohttp
 
+from tests.faults.client import events_of
+
 NAMES = ("id", "created", "created_at", "item_id", "call_id")
 """What differs between two requests that are otherwise alike."""
 
@@ -67,16 +69,9 @@ async def _read(stream: Stream, method: str, url: str, **request: Any) -> Stream
     try:
         async with aiohttp.ClientSession() as session, session.request(method, url, **request) as response:
             stream.status = response.status
-            event_id = ""
-            async for raw in response.content:
-                line = raw.decode().rstrip("\r\n")
-                if not line:
-                    event_id = ""
-                elif line.startswith("id: "):
-                    event_id = line.removeprefix("id: ")
-                elif line.startswith("data: "):
-                    stream.events.append((event_id, line.removeprefix("data: ")))
-                    stream.stream_id = stream.stream_id or _id_of(line.removeprefix("data: "))
+            async for event_id, data in events_of(response):
+                stream.events.append((event_id, data))
+                stream.stream_id = stream.stream_id or _id_of(data)
     except (aiohttp.ClientError, OSError):
         stream.broken = True
     return stream

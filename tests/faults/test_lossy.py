@@ -1,28 +1,13 @@
 """Slow lines, and messages that are lost, doubled, late or said again (F12, F17, F20): the same text, every time."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from tests.faults.load import Load, fresh
 from tests.faults.nats_wire import Rule
-from tests.faults.wired import Wired, wired
+from tests.faults.wired import Wired
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 STREAMS, TOKENS = 6, 150
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def lossy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wired]:
-    async with wired(tmp_path_factory.mktemp("lossy")) as hurt:
-        yield hurt
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def hurt(lossy: Wired) -> AsyncIterator[Wired]:
-    yield lossy
-    await lossy.heal()
 
 
 async def judge(hurt: Wired, load: Load) -> None:

@@ -5,16 +5,14 @@ Every stream that runs meanwhile ends whole; afterwards everybody is on the map,
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
-import pytest_asyncio
 
 from shared.messages import Role
 from tests.faults.load import Load, fresh
 from tests.faults.wire import Wire
-from tests.faults.wired import Wired, wired
+from tests.faults.wired import Wired
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 STREAMS, TOKENS = 6, 700
@@ -34,18 +32,6 @@ REST = [
     ),
     *(("redis", who, how) for who in ("decode", "prefill", "gateway", "monitor") for how in ("cut", "silent", "mute")),
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def parted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wired]:
-    async with wired(tmp_path_factory.mktemp("partitions")) as hurt:
-        yield hurt
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def hurt(parted: Wired) -> AsyncIterator[Wired]:
-    yield parted
-    await parted.heal()
 
 
 async def hurt_wire(wire: Wire, how: str) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from msgspec import structs
+
 from services.gateway.relay.records import Records
 from shared.messages import Epoch, Failed, Finished, Frame
 from shared.policy.placement import FleetView
@@ -38,15 +40,7 @@ class AnyAttempt(Records):
 
     def _take_plain(self, frame: Frame) -> None:
         for record in self:
-            frame = Frame(
-                frame.instance,
-                frame.epoch,
-                frame.streams,
-                [record.attempt for _ in frame.attempts],
-                frame.indexes,
-                frame.ids,
-                frame.texts,
-            )
+            frame = structs.replace(frame, attempts=[record.attempt for _ in frame.attempts])
         super()._take_plain(frame)
 
 
@@ -62,15 +56,7 @@ class AnyIndex(Records):
 
     def _take_plain(self, frame: Frame) -> None:
         for record in self:
-            frame = Frame(
-                frame.instance,
-                frame.epoch,
-                frame.streams,
-                frame.attempts,
-                [record.expected for _ in frame.indexes],
-                frame.ids,
-                frame.texts,
-            )
+            frame = structs.replace(frame, indexes=[record.expected for _ in frame.indexes])
         super()._take_plain(frame)
 
 

@@ -112,7 +112,7 @@ class Completions:
             call_id,
             found.scenario,
             self._terms.settings,
-            created=found.ticket.created,
+            created=found.memo.created,
             seen=seen,
         )
         context = extract_context(request.headers)

@@ -8,12 +8,11 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from shared.bus import Delivery
+from shared.bus import NO_RESPONDERS, Delivery
 from shared.errors import BatonError, Cancelled
 
 PROBE_S: Final = 1.0
 """Between two probes of one client; a client that is gone is noticed within about twice that."""
-NO_RESPONDERS: Final = "503"
 
 Send = Callable[[str, dict[str, Any], str], None]
 """Subject, reply map, and the subject on which NATS says that nobody listens; empty: it need not say so."""

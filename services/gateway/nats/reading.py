@@ -43,6 +43,8 @@ def read_resume(fields: dict[str, Any]) -> tuple[str, list[Position]]:
     call_id, after = fields.pop("resume"), fields.pop("after", "")
     if not isinstance(call_id, str) or not CALL_ID.match(call_id):
         raise BadRequest("resume must be the id of a stream, as its first map says it", "resume")
+    if call_id.startswith("resp_"):
+        raise BadRequest("a response's stream goes on over HTTP, where it began", "resume")
     if not isinstance(after, str):
         raise BadRequest("after must be the `at` of the last map seen; of several choices, joined by commas", "after")
     if fields:

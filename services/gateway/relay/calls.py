@@ -100,7 +100,7 @@ def open_call(
     journal: Journal,
     priority: int = 0,
     timeout_s: float | None = None,
-    ticket: bytes = b"",
+    memo: bytes = b"",
 ) -> Call:
     """Make a call with a record for each plan. The client's own time counts where it is less than the scenario's."""
     now, unix_ms = time.monotonic(), int(time.time() * 1000)
@@ -132,8 +132,8 @@ def open_call(
             expires_ms=unix_ms + int(total_s * 1000),
             sink=sink,
             text=sink.text,
-            ticket=ticket,
-            owner=grant.caller.tenant,
+            memo=memo,
+            tenant=grant.caller.tenant,
         )
         call.records.append(record)
         call.open[request_id] = record

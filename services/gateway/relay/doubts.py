@@ -15,8 +15,8 @@ from services.gateway.resume.claims import Claimant
 from shared.errors import BatonError, Code
 from shared.tasks import Tasks
 
-AT_ONCE: Final = 64
-"""Streams asked for in one message; the others have their turn at the next sweep."""
+AT_ONCE: Final = 128
+"""Streams asked for in one message."""
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +40,33 @@ class Doubts:
         self._scenario_of = scenario_of
         self._asking: set[str] = set()  # scenarios
 
-    def ask(self, doubted: list[Record]) -> None:
-        """Ask for these, unless their scenario's workers are being asked already."""
+    def ask(self, doubted: list[Record]) -> list[Record]:
+        """Ask for these; those whose scenario's workers are being asked already are given back, for another time."""
+        later: list[Record] = []
         by_scenario: defaultdict[str, dict[Record, str]] = defaultdict(dict)
         for record in doubted:
             holder = self._where(record.request_id)
             if holder is not None and record.speaking:
                 by_scenario[self._scenario_of(record)][record] = holder
         for scenario, held in by_scenario.items():
-            if scenario not in self._asking:
-                some = dict(list(held.items())[:AT_ONCE])
-                self._asking.add(scenario)
-                try:
-                    _ = self._tasks.spawn(self._look(scenario, some), name=f"ask {scenario}")
-                except BatonError as error:
-                    self._asking.discard(scenario)
-                    log.debug("not asked", extra={"error": str(error)})
+            if scenario in self._asking:
+                later += held
+                continue
+            self._asking.add(scenario)
+            try:
+                _ = self._tasks.spawn(self._look_at_all(scenario, list(held.items())), name=f"ask {scenario}")
+            except BatonError as error:
+                self._asking.discard(scenario)
+                later += held
+                log.debug("not asked", extra={"error": str(error)})
+        return later
+
+    async def _look_at_all(self, scenario: str, held: list[tuple[Record, str]]) -> None:
+        try:
+            for start in range(0, len(held), AT_ONCE):
+                await self._look(scenario, dict(held[start : start + AT_ONCE]))
+        finally:
+            self._asking.discard(scenario)
 
     async def _look(self, scenario: str, held: dict[Record, str]) -> None:
         attempts = {record: record.attempt for record in held}
@@ -65,8 +76,6 @@ class Doubts:
         except BatonError as error:
             log.debug("no answer about silent streams", extra={"error": str(error)})
             return
-        finally:
-            self._asking.discard(scenario)
         for record, attempt in attempts.items():
             if not self._records.holds(record) or record.attempt != attempt:
                 continue

@@ -11,20 +11,18 @@ from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from typing import Final
 
-from shared.bus import Bus, Delivery
+from shared.bus import NO_RESPONDERS, Bus, Delivery
 from shared.errors import BatonError
 from shared.policy.probing import Probing
 from shared.policy.world import NobodyThere
 from shared.subjects import Subjects
 
 LOOK_S: Final = 0.05
-NO_RESPONDERS: Final = "503"
-"""NATS' status where nobody is subscribed."""
 
 log = logging.getLogger(__name__)
 
 
-class Presence:
+class PresenceProbes:
     """One per gateway. `run` is a task of its owner."""
 
     def __init__(

@@ -84,8 +84,8 @@ class Record:
     seen: int = 0  # `expected` at the last sweep
     ask_s: float = ASK_S  # after so long a silence a worker is asked what became of it
     guard: Guard | None = None  # of a moderated answer
-    ticket: bytes = b""  # for the gateway that may have to go on with it
-    owner: str = ""  # the tenant
+    memo: bytes = b""  # for the gateway that may have to go on with it
+    tenant: str = ""
     before: int = -1  # the last attempt that may be another gateway's
     resumed: int = 0  # tokens that it had when it came from there
     joins: bool = True  # texts of one frame may be shown as one
@@ -135,6 +135,6 @@ class Record:
             stopping=self.stopping,
             deadline_ms=self.expires_ms if self.ids else self.deadline_ms,  # the first token has come: it is not due
             expires_ms=self.expires_ms,
-            ticket=self.ticket,
-            owner=self.owner,
+            memo=self.memo,
+            tenant=self.tenant,
         )

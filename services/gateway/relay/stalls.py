@@ -23,7 +23,7 @@ class Stalls:
         *,
         first_token_s: Callable[[Record], float],
         tell: Callable[[Stalled], None],
-        ask: Callable[[list[Record]], None],
+        ask: Callable[[list[Record]], list[Record]],
         bus: Bus,
     ) -> None:
         self._records = records
@@ -57,8 +57,8 @@ class Stalls:
             if record.still_s > self._patience(record):
                 record.still_s = 0.0  # what it may still bring counts until the next offer; asked again if that is none
                 self._tell(Stalled(record.request_id, record.attempt))
-        if doubted:
-            self._ask(doubted)
+        for record in self._ask(doubted) if doubted else ():
+            record.ask_s = 0.0  # at the next sweep
 
     def _patience(self, record: Record) -> float:
         """How long an attempt may bring nothing: a prompt takes its time, a decode does not."""

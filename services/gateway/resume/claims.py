@@ -14,6 +14,7 @@ from shared.errors import BatonError, MalformedMessage
 from shared.messages import Claim, Claimed, Claims, Role, decode
 from shared.policy.placement import FleetView
 from shared.subjects import Subjects
+from shared.tasks import happens
 
 TRIES: Final = 2
 """A claim or an answer to it may be lost."""
@@ -61,13 +62,13 @@ class Claimant:
         self._view = view
         self._timeout_s = timeout_s
 
-    async def claim(self, scenario: str, owner: str, request_ids: list[str]) -> dict[str, Claimed]:
-        """Take over what the workers have of these requests of an owner; those that nobody has are missing.
+    async def claim(self, scenario: str, tenant: str, request_ids: list[str]) -> dict[str, Claimed]:
+        """Take over what the workers have of these requests of a tenant; those that nobody has are missing.
 
         Raises LinkLost, Overloaded.
         """
         told = _Told(self._workers(scenario))
-        await self._ask(scenario, Claim(request_ids, self._gateway, owner), told, TRIES)
+        await self._ask(scenario, Claim(request_ids, self._gateway, tenant), told, TRIES)
         return told.newest
 
     async def look(self, scenario: str, held: dict[str, str]) -> tuple[dict[str, Claimed], bool]:
@@ -89,19 +90,10 @@ class Claimant:
         try:
             for _ in range(tries):
                 await self._bus.publish(self._subjects.claim(scenario), claim, reply=inbox)
-                if await _within(told.through, self._timeout_s):
+                if await happens(told.through, self._timeout_s):
                     break
         finally:
             try:
                 await subscription.stop()
             except BatonError as error:
                 log.debug("an inbox was not closed", extra={"error": str(error)})
-
-
-async def _within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -22,7 +22,7 @@ from services.gateway.relay.calls import Call
 from services.gateway.relay.record import Record
 from services.gateway.relay.relay import Relay
 from services.gateway.resume.claims import Claimant
-from services.gateway.resume.ticket import Ticket, read_ticket
+from services.gateway.resume.memo import Memo, read_memo
 from shared.errors import DeadlineExceeded, UnknownStream
 from shared.messages import Claimed, Logprobs, TokenLogprob, unpack_tokens
 from shared.text import open_text
@@ -46,7 +46,7 @@ class Found:
 
     call_id: str
     scenario: Scenario
-    ticket: Ticket
+    memo: Memo
     asked: Asked
     streams: list[Claimed]  # by choice
     choices: int  # of each prompt
@@ -68,9 +68,9 @@ class Found:
         return min(ends, default=TO_SEND_S)
 
     @property
-    def note(self) -> bytes:
-        """Its ticket, to travel on."""
-        return self.streams[0].request.ticket
+    def packed(self) -> bytes:
+        """Its memo as it travels."""
+        return self.streams[0].request.memo
 
 
 async def find(caller: Caller, call_id: str, scenarios: Scenarios, claimant: Claimant) -> Found:
@@ -88,12 +88,12 @@ async def find(caller: Caller, call_id: str, scenarios: Scenarios, claimant: Cla
 
 
 def _found(call_id: str, scenario: Scenario, told: dict[str, Claimed]) -> Found:
-    ticket = read_ticket(next(iter(told.values())).request.ticket)
-    asked = ticket.read()
+    memo = read_memo(next(iter(told.values())).request.memo)
+    asked = memo.read()
     choices = 1 if isinstance(asked, ResponsesRequest) else asked.choices
-    names = [call_id] if ticket.choices == 1 else [f"{call_id}-{choice}" for choice in range(ticket.choices)]
+    names = [call_id] if memo.choices == 1 else [f"{call_id}-{choice}" for choice in range(memo.choices)]
     streams = [told.get(name) or _never_placed(name, k, choices, names, told) for k, name in enumerate(names)]
-    return Found(call_id, scenario, ticket, asked, streams, choices)
+    return Found(call_id, scenario, memo, asked, streams, choices)
 
 
 def _never_placed(name: str, choice: int, choices: int, names: list[str], told: dict[str, Claimed]) -> Claimed:
@@ -171,7 +171,9 @@ async def _show_one(again: _Again, call: Call, relay: Relay, has_room: Callable[
         again.show(index)
         if index % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)
-            while not has_room() and not call.ended.done():  # noqa: ASYNC110  transports have no event for it
-                await asyncio.sleep(LOOK_S)
+            while not has_room() and not call.ended.done():
+                if time.monotonic() > call.expires:
+                    raise DeadlineExceeded("the client did not take its stream before the time of it was up")
+                await asyncio.sleep(LOOK_S)  # transports have no event for it
     if again.ended is not None and relay.records.holds(record):
         relay.complete(call, record, again.ended)

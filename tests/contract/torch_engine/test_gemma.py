@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from shared.engine.torch_engine.engine import TorchEngine
-from shared.models import resolve
 from tests.torch_rig import Rig, buffer_for, sequence
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
@@ -43,13 +42,6 @@ BEGINNINGS = [
     "<html>\n<head>\n<title>", "To make an omelette, first", "SELECT name FROM users WHERE", "The opposite of hot is",
     "Chapter 1\n\n", "It was the best of times,", "Water boils at",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def directory() -> Path:
-    path = resolve("gemma-3-270m", "torch", {}).path
-    assert path is not None
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from shared.engine.torch_engine.device import resolve as device_of
 from shared.engine.torch_engine.engine import TorchEngine
 from shared.engine.torch_engine.steady import NONE, fewest_rows
 from shared.messages import Stopping
-from shared.models import resolve
 from tests.torch_rig import buffer_for, sequence
 
 STEADY = device_of("cpu").packs and fewest_rows(256) != NONE
@@ -50,13 +49,6 @@ BEGINNINGS = {
 
 Text = list[tuple[int, Alternatives | None]]
 Asked = dict[str, tuple[list[int], int]]  # the tokens to start from, and how many of them are the client's prompt
-
-
-@pytest.fixture(scope="module")
-def directory() -> Path:
-    path = resolve("gemma-3-270m", "torch", {}).path
-    assert path is not None
-    return path
 
 
 @pytest.fixture(scope="module")

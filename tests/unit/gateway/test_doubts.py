@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from services.gateway.relay.doubts import Doubts
+from services.gateway.relay.doubts import AT_ONCE, Doubts
 from services.gateway.relay.record import ASK_S, Record
 from services.gateway.relay.stalls import Stalls
 from shared.bus import BusStats
@@ -48,7 +48,7 @@ async def asked(house: House, workers: Workers, where: str | None = "d1") -> Non
     doubts = Doubts(
         house.records, cast(Any, workers), tasks, where=lambda _: where, scenario_of=lambda _: "chat"
     )  # fmt: skip
-    doubts.ask([house.record])
+    assert doubts.ask([house.record]) == []
     await until(lambda: not len(tasks), "the answer is taken in")
     await tasks.close()
 
@@ -100,6 +100,20 @@ async def test_nobody_is_asked_for_a_request_that_waits() -> None:
     assert workers.asked == []
 
 
+async def test_all_that_are_silent_are_asked_for_and_whoever_comes_meanwhile_has_the_next_turn() -> None:
+    house = House(streams=AT_ONCE + 5)
+    workers, tasks = Workers(all_answered=False), Tasks("test")
+    doubts = Doubts(
+        house.records, cast(Any, workers), tasks, where=lambda _: "d1", scenario_of=lambda _: "chat"
+    )  # fmt: skip
+    assert doubts.ask(house.all[1:]) == []
+    assert doubts.ask([house.record]) == [house.record]
+    await until(lambda: not len(tasks), "the answers are taken in")
+    assert [len(names) for names in workers.asked] == [AT_ONCE, 4]
+    assert doubts.ask([house.record]) == []
+    await tasks.close()
+
+
 def test_silence_is_asked_about_ever_more_seldom_and_at_once_after_the_bus_was_away() -> None:
     house = House()
     house.frame((0, 0, "a"))
@@ -112,7 +126,7 @@ def test_silence_is_asked_about_ever_more_seldom_and_at_once_after_the_bus_was_a
         FleetSettings(progress_s=10.0),
         first_token_s=lambda _: 60.0,
         tell=stalled.append,
-        ask=lambda _: heard.append(now),
+        ask=lambda _: heard.append(now) or [],  # type: ignore[func-returns-value]
         bus=cast(Any, bus),
     )
     for step in range(1, 41):

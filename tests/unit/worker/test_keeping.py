@@ -18,8 +18,8 @@ from shared.worker.progress import Progress
 END = Finished(1, 0, Finish.LENGTH, 3, 2)
 
 
-def progress(name: str = "r1", attempt: int = 0, *, ticket: bytes = b"t", tokens: int = 3) -> Progress:
-    request = Request(name, attempt, "g", 1, pack_tokens([7, 8, 100]), 2, Sampling(), Stopping(9), 0, 0, ticket, "acme")
+def progress(name: str = "r1", attempt: int = 0, *, memo: bytes = b"t", tokens: int = 3) -> Progress:
+    request = Request(name, attempt, "g", 1, pack_tokens([7, 8, 100]), 2, Sampling(), Stopping(9), 0, 0, memo, "acme")
     ids = list(range(200, 200 + tokens))
     logprobs = [Logprobs(k, TokenLogprob(one, -1.0, "x", b"x"), []) for k, one in enumerate(ids)]
     return Progress(request, ids, [f"<{one}>" for one in ids], logprobs, END)
@@ -52,7 +52,7 @@ def test_the_newest_attempt_is_kept_until_its_time_is_over() -> None:
 
 def test_what_nobody_can_ask_for_is_not_kept() -> None:
     keeping = Keeping(10.0)
-    keeping.put(progress(ticket=b""), 0.0)
+    keeping.put(progress(memo=b""), 0.0)
     assert len(keeping) == 0
     off = Keeping(0.0)
     off.put(progress(), 0.0)

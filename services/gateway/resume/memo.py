@@ -1,6 +1,6 @@
-"""What a gateway notes with each streamed request, for the one that may have to resume its stream.
+"""The memo that travels with each streamed request, for the gateway that may have to resume its stream.
 
-Owns the note's form: what the client asked but for its words, which travel as tokens anyway. Workers carry it unread.
+Owns its form: what the client asked but for its words, which travel as tokens anyway. Workers carry it unread.
 """
 
 import zlib
@@ -13,15 +13,15 @@ from services.gateway.api.chat import ChatMessage, ChatRequest
 from services.gateway.api.completion import CompletionRequest
 from services.gateway.api.responses import ResponsesRequest
 from shared.errors import UnknownStream
-from shared.messages import MAX_TICKET_BYTES
+from shared.messages import MAX_MEMO_BYTES
 
 PACKED_ABOVE: Final = 1024
-"""Bytes; shorter notes are not worth the time."""
+"""Bytes; packing less is not worth the time."""
 MOST_UNPACKED: Final = 4 << 20
 _SHAPES: Final[dict[str, type[Asked]]] = {"chat": ChatRequest, "text": CompletionRequest, "response": ResponsesRequest}
 
 
-class Ticket(msgspec.Struct, frozen=True, array_like=True):
+class Memo(msgspec.Struct, frozen=True, array_like=True):
     """`choices`: of the whole call. `asked`: JSON, packed where `packed`."""
 
     kind: str
@@ -41,10 +41,10 @@ class Ticket(msgspec.Struct, frozen=True, array_like=True):
             raise UnknownStream(f"this stream began at a gateway of another version: {error}") from None
 
 
-def write_ticket(asked: Asked, created: int, choices: int, *, guarded: bool) -> bytes:
+def write_memo(asked: Asked, created: int, choices: int, *, guarded: bool) -> bytes:
     """Note how a stream's answer looks; nothing where it cannot be resumed.
 
-    That is: it is not streamed, the note is too large to travel along, or it is a moderated response, whose numbered
+    That is: it is not streamed, the memo is too large to travel along, or it is a moderated response, whose numbered
     events would not be cut alike again.
     """
     if not asked.stream or (guarded and isinstance(asked, ResponsesRequest)):
@@ -52,15 +52,15 @@ def write_ticket(asked: Asked, created: int, choices: int, *, guarded: bool) -> 
     kind = next(kind for kind, shape in _SHAPES.items() if type(asked) is shape)
     data = msgspec.json.encode(_wordless(asked))
     packed = len(data) > PACKED_ABOVE
-    ticket = Ticket(kind, created, choices, packed, zlib.compress(data, 1) if packed else data)
-    encoded = msgspec.msgpack.encode(ticket)
-    return encoded if len(encoded) <= MAX_TICKET_BYTES else b""
+    memo = Memo(kind, created, choices, packed, zlib.compress(data, 1) if packed else data)
+    encoded = msgspec.msgpack.encode(memo)
+    return encoded if len(encoded) <= MAX_MEMO_BYTES else b""
 
 
-def read_ticket(data: bytes) -> Ticket:
-    """Read such a note. Raises UnknownStream."""
+def read_memo(data: bytes) -> Memo:
+    """Read a memo. Raises UnknownStream."""
     try:
-        return msgspec.msgpack.decode(data, type=Ticket)
+        return msgspec.msgpack.decode(data, type=Memo)
     except ValueError as error:
         raise UnknownStream(f"this stream began at a gateway of another version: {error}") from None
 
