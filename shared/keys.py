@@ -10,6 +10,8 @@ API_KEYS: Final = "baton:keys"
 """Stream of what happened to API keys. That it exists says that keys were made once, so keys are asked for."""
 KEYS_HEARD: Final = "baton:keys:heard"
 """Hash: the last entry of that stream which each gateway has heard."""
+EVENTS: Final = "baton:events"
+"""List of the last Happenings, the newest first."""
 RECORD_TTL_MS: Final = 600_000
 
 

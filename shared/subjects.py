@@ -60,6 +60,18 @@ class Subjects:
         """Gateway, monitor or standby to everyone: Status of an instance outside the scenarios."""
         return f"{self.prefix}._fleet.status.{instance}"
 
+    def links(self, scenario: str, instance: str = "*") -> str:
+        """Prefill to the monitor: Links, which decodes it can push to."""
+        return f"{self.prefix}.{scenario}.links.{instance}"
+
+    def traffic(self, scenario: str, gateway: str = "*") -> str:
+        """Gateway to the monitor: Traffic, a scenario's requests as it sees them."""
+        return f"{self.prefix}.{scenario}.traffic.{gateway}"
+
+    def orders(self) -> str:
+        """Operator to whichever monitor leads: ScaleOrder, UpgradeOrder or ExplainOrder, answered Told or Rejected."""
+        return f"{self.prefix}._orders"
+
     def frames(self, gateway: str) -> str:
         """Worker to one gateway: Frame and HandedOff, in order per worker."""
         return f"{self.prefix}._frames.{gateway}"

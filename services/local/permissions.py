@@ -17,7 +17,7 @@ from shared.subjects import PREFIX, SCENARIO_NAME, Subjects
 CLIENT = "client"
 """The user of direct clients: sends requests, hears inboxes, nothing else."""
 OPERATOR = "operator"
-"""The user of `baton drain` and its like: speaks to control subjects, nothing else."""
+"""The user of `baton drain` and its like: speaks to control subjects and to the leading monitor, nothing else."""
 CLIENT_INBOXES = "_INBOX.>"
 """Where client libraries listen by default; the services' own inboxes lie elsewhere. Those who share the one client
 user can read each other's answers: clients who must not need users of their own, see `users`."""
@@ -69,7 +69,7 @@ def users(prefix: str = PREFIX, clients: Sequence[str] = ()) -> list[User]:
     Each of `clients` is a user of its own beside the shared one, and nobody else hears its inboxes.
     """
     s = Subjects(prefix)
-    inner = [f"{prefix}._{space}" for space in ("frames.>", "control.>", "fleet.>", "presence.>", "pulse")]
+    inner = [f"{prefix}._{space}" for space in ("frames.>", "control.>", "fleet.>", "presence.>", "pulse", "orders")]
     answers = [inbox(Role.MONITOR), inbox(OPERATOR)]  # to AssignRole and Drain
     heard = [s.control("*"), s.map("*"), s.pulse(), s.presence()]  # by every service
 
@@ -84,12 +84,28 @@ def users(prefix: str = PREFIX, clients: Sequence[str] = ()) -> list[User]:
     return [
         user(
             Role.GATEWAY,
-            [s.prefill("*", "*"), s.cancel("*"), s.claim("*"), s.presence(), s.fleet_status(), *replies],
+            [
+                s.prefill("*", "*"),
+                s.cancel("*"),
+                s.claim("*"),
+                s.presence(),
+                s.fleet_status(),
+                s.traffic("*"),
+                *replies,
+            ],
             [s.requests("*"), s.requests_cancel("*"), s.frames("*"), statuses, *heard, inbox(Role.GATEWAY)],
         ),
         user(
             Role.PREFILL,
-            [s.decode("*", "*"), s.kv_ready("*"), s.frames("*"), statuses, inbox(Role.GATEWAY), *answers],
+            [
+                s.decode("*", "*"),
+                s.kv_ready("*"),
+                s.links("*"),
+                s.frames("*"),
+                statuses,
+                inbox(Role.GATEWAY),
+                *answers,
+            ],
             [s.prefill("*", "*"), s.cancel("*"), s.claim("*"), statuses, *heard, inbox(Role.PREFILL)],
         ),
         user(
@@ -100,10 +116,10 @@ def users(prefix: str = PREFIX, clients: Sequence[str] = ()) -> list[User]:
         user(
             Role.MONITOR,
             [s.map("*"), s.pulse(), s.control("*"), s.fleet_status(), s.presence(), *answers],
-            [statuses, s.kv_ready("*"), *heard, inbox(Role.MONITOR)],
+            [statuses, s.kv_ready("*"), s.links("*"), s.traffic("*"), s.orders(), *heard, inbox(Role.MONITOR)],
         ),
         user(Role.STANDBY, [s.fleet_status(), *answers], [*heard, inbox(Role.STANDBY)]),
-        user(OPERATOR, [s.control("*")], [inbox(OPERATOR)]),
+        user(OPERATOR, [s.control("*"), s.orders()], [inbox(OPERATOR)]),
         replace(user(CLIENT, asked, [CLIENT_INBOXES]), deaf=[own_inboxes(name) for name in clients]),
         *(user(own_client(name), asked, [own_inboxes(name)]) for name in clients),
     ]

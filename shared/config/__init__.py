@@ -15,20 +15,21 @@ from shared.config.fleet import (
     InstanceSettings,
     KvSettings,
     MonitorSettings,
-    ScenarioSettings,
     TelemetrySettings,
 )
 from shared.config.gateway import GatewaySettings, edge_faults
 from shared.config.moderation import ModeratorSettings, moderation_faults, moderator_name
 from shared.config.reader import BETWEEN, PREFIX, Reader, Table, Text, merged, variable
+from shared.config.scenario import GroupSettings, RatioSettings, ScaleSettings, ScenarioSettings, WhenSettings
 from shared.config.servers import Credentials, Nats, RedisSettings
 from shared.config.tenants import DEFAULT_TENANT, JwtSettings, TenantSettings, client_faults, tenancy_faults
 from shared.errors import ConfigError
 
 __all__ = [
-    "DEFAULT_TENANT", "Config", "Credentials", "FleetSettings", "GatewaySettings", "InstanceSettings", "JwtSettings",
-    "KvSettings", "ModeratorSettings", "MonitorSettings", "Nats", "RedisSettings", "ScenarioSettings",
-    "TelemetrySettings", "TenantSettings", "load",
+    "DEFAULT_TENANT", "Config", "Credentials", "FleetSettings", "GatewaySettings", "GroupSettings",
+    "InstanceSettings", "JwtSettings", "KvSettings", "ModeratorSettings", "MonitorSettings", "Nats", "RatioSettings",
+    "RedisSettings", "ScaleSettings", "ScenarioSettings", "TelemetrySettings", "TenantSettings", "WhenSettings",
+    "load",
 ]  # fmt: skip
 
 

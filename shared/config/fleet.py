@@ -1,7 +1,6 @@
-"""The fleet: its clockwork, its scenarios, its processes."""
+"""The fleet: its clockwork and its processes."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from shared.config.checks import ANY, PORT, SECONDS, address, instance_name, scenario_name
 from shared.config.reader import setting
@@ -37,26 +36,6 @@ class KvSettings:
 
 
 @dataclass(frozen=True)
-class ScenarioSettings:
-    """A kind of traffic: its model, its engine, its objectives and how many workers start."""
-
-    model: str
-    engine: str = setting("torch", choices=("torch", "vllm", "sim"))
-    prefill: int = setting(1, between=(0, 10_000))
-    decode: int = setting(1, between=(0, 10_000))
-    prefill_slots: int = setting(8, between=(1, 65_536))  # prompts one prefill holds, each until its KV has left
-    ttft_slo_ms: int = setting(2000, between=ANY)
-    tpot_slo_ms: int = setting(200, between=ANY)
-    queue_timeout_s: float = setting(30.0, between=SECONDS)  # without a worker by then a request is refused
-    request_timeout_s: float = setting(600.0, between=SECONDS)
-    moderate_prompt: tuple[str, ...] = setting(())  # names of [moderation.<name>], asked in this order
-    moderate_answer: tuple[str, ...] = setting(())
-    # how the model writes calls of functions; auto: as its chat template does
-    tool_format: str = setting("auto", choices=("auto", "hermes", "llama3", "mistral", "json"))
-    engine_options: dict[str, Any] = field(default_factory=dict)  # the engine checks them
-
-
-@dataclass(frozen=True)
 class InstanceSettings:
     """Who this process is. `--id`, `--scenario` and `--group` win over these."""
 
@@ -65,14 +44,21 @@ class InstanceSettings:
     group: str = setting("", check=instance_name)
     health_host: str = setting("127.0.0.1")
     health_port: int = setting(0, between=PORT)  # 0: any free one
+    fault_file: str = setting("")  # that a node's watcher writes; empty: none is read
+    revision: int = setting(0, between=(0, 1 << 53))  # of the scenario's model; the monitor sets it
 
 
 @dataclass(frozen=True)
 class MonitorSettings:
-    """The dashboard."""
+    """The dashboard, and where new instances come from."""
 
     host: str = setting("127.0.0.1")
     port: int = setting(8010, between=PORT)
+    token: str = setting("", secret=True)  # asked of whoever presses the dashboard's buttons; empty: it has none
+    provisioner: str = setting("none", choices=("none", "local", "docker", "kubernetes"))
+    standbys: int = setting(1, between=(0, 10_000))  # kept free, where there is a provisioner
+    most_instances: int = setting(64, between=(1, 100_000))  # that a provisioner may have running
+    provisioner_options: dict[str, str] = field(default_factory=dict)  # of the one chosen; it checks them
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Every message Baton sends.
 
 Bytes are MessagePack by `msgpack`; types are msgspec Structs, validated once where they enter a process. `wire` holds
-the base, the limits and the bytes; `requests`, `tokens`, `resume` and `fleet` the messages.
+the base, the limits and the bytes; `requests`, `tokens`, `resume`, `fleet` and `steering` the messages.
 """
 
 from shared.messages.fleet import (
@@ -9,15 +9,22 @@ from shared.messages.fleet import (
     Done,
     Drain,
     Group,
+    GroupPhase,
+    Health,
     InstanceRecord,
+    Link,
+    LinkCheck,
+    Links,
     Member,
     Pulse,
     Reload,
     Reloaded,
+    Revision,
     Role,
     ScenarioMap,
     State,
     Status,
+    Work,
 )
 from shared.messages.requests import (
     MAX_MEMO_BYTES,
@@ -36,6 +43,17 @@ from shared.messages.requests import (
     Stopping,
 )
 from shared.messages.resume import MOST_CLAIMED, Claim, Claimed, Claims
+from shared.messages.steering import (
+    BUCKETS,
+    FRACTIONS,
+    ExplainOrder,
+    GroupTraffic,
+    Happening,
+    ScaleOrder,
+    Told,
+    Traffic,
+    UpgradeOrder,
+)
 from shared.messages.tokens import Failed, Finish, Finished, Frame, Logprobs, TokenLogprob
 from shared.messages.wire import (
     FIRST_VERSION,
@@ -55,7 +73,9 @@ from shared.messages.wire import (
 )
 
 __all__ = [
+    "BUCKETS",
     "FIRST_VERSION",
+    "FRACTIONS",
     "MAX_MEMO_BYTES",
     "MAX_TOKENS_BYTES",
     "MOST_CLAIMED",
@@ -73,16 +93,24 @@ __all__ = [
     "Drain",
     "Endpoint",
     "Epoch",
+    "ExplainOrder",
     "Failed",
     "Finish",
     "Finished",
     "Frame",
     "Group",
+    "GroupPhase",
+    "GroupTraffic",
     "HandedOff",
+    "Happening",
+    "Health",
     "InstanceRecord",
     "KvGrant",
     "KvReady",
     "KvReadyEvent",
+    "Link",
+    "LinkCheck",
+    "Links",
     "Logprobs",
     "Member",
     "Message",
@@ -94,8 +122,10 @@ __all__ = [
     "Reload",
     "Reloaded",
     "Request",
+    "Revision",
     "Role",
     "Sampling",
+    "ScaleOrder",
     "ScenarioMap",
     "State",
     "Status",
@@ -103,10 +133,15 @@ __all__ = [
     "ToDecode",
     "ToGateway",
     "ToInstance",
+    "ToMonitor",
     "ToPrefill",
     "TokenBytes",
     "TokenLogprob",
+    "Told",
+    "Traffic",
+    "UpgradeOrder",
     "Value",
+    "Work",
     "decode",
     "encode",
     "pack_tokens",
@@ -116,8 +151,10 @@ __all__ = [
 AnyMessage = (
     PrefillRequest | Accepted | Rejected | KvReady | KvReadyEvent | KvGrant | HandedOff | Cancel | Frame | Finished
     | Failed | Status | ScenarioMap | AssignRole | Drain | Done | Pulse | Reload | Reloaded | Claim | Claimed | Claims
+    | Links | LinkCheck | Traffic | ScaleOrder | UpgradeOrder | ExplainOrder | Told
 )  # fmt: skip
 ToPrefill = PrefillRequest
-ToDecode = KvReady | Cancel  # a Cancel is answered Done: the attempt is not, and will not be, decoded here
+ToDecode = KvReady | LinkCheck | Cancel  # a Cancel is answered Done: the attempt is not, and will not be, decoded here
 ToGateway = Frame | HandedOff
 ToInstance = AssignRole | Drain | Reload
+ToMonitor = ScaleOrder | UpgradeOrder | ExplainOrder

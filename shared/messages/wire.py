@@ -15,7 +15,7 @@ from shared.errors import MalformedMessage
 
 FIRST_VERSION: Final = 1
 """What instances speak that say nothing of it."""
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the internal protocol; carried in each status and record, compared before an instance joins a group."""
 MAX_TOKENS_BYTES: Final = 900_000
 """Largest token list in a message: 225,000 tokens. NATS carries 1 MB; the rest is for parameters and headers."""

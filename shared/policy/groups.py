@@ -96,7 +96,11 @@ class Groups:
 
     def _groups(self, scenario: str) -> list[Group]:
         names = sorted({place.group for place in self.places() if place.scenario == scenario})
-        return [Group(name, *(self._listed(Place(scenario, name, role)) for role in ROLES)) for name in names]
+        return [Group(name, *self._lists(scenario, name)) for name in names]
+
+    def _lists(self, scenario: str, group: str) -> tuple[list[Member], list[Member]]:
+        prefill, decode = (self._listed(Place(scenario, group, role)) for role in ROLES)
+        return prefill, decode
 
     def _listed(self, place: Place) -> list[Member]:
         return [Member(instance, epoch) for instance, epoch in sorted(self._members.get(place, {}).items())]

@@ -79,12 +79,19 @@ def test_nothing_is_described_that_does_not_exist() -> None:
 
 def test_every_redis_key_has_type_ttl_and_writer() -> None:
     table = rows(PAGE.split("## Redis keys")[1])
-    expected = {keys.lease("<name>"), keys.FENCE, keys.BOOT, keys.instance("<id>"), keys.scenario_map("<scenario>")}
+    expected = {
+        keys.lease("<name>"),
+        keys.FENCE,
+        keys.BOOT,
+        keys.EVENTS,
+        keys.instance("<id>"),
+        keys.scenario_map("<scenario>"),
+    }
     expected |= {keys.api_key("<id>"), keys.API_KEYS, keys.KEYS_HEARD}
     expected |= {keys.tenant_rates("<tenant>"), keys.tenant_streams("<tenant>")}
     assert {row[0].strip("`") for row in table} == expected
     public = {name for name, value in vars(keys).items() if not name.startswith("_") and name != "Final"}
-    fleet = {"lease", "FENCE", "BOOT", "instance", "scenario_map", "RECORD_TTL_MS"}
+    fleet = {"lease", "FENCE", "BOOT", "EVENTS", "instance", "scenario_map", "RECORD_TTL_MS"}
     tenancy = {"api_key", "API_KEYS", "KEYS_HEARD", "tenant_rates", "tenant_streams"}
     assert public == fleet | tenancy, "a key is not described"
     assert all(len(row) == 5 and all(row) for row in table)
