@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from shared.messages import Epoch, InstanceRecord, Role, State, Status
+from shared.messages import Epoch, Health, InstanceRecord, Role, State, Status
 from shared.policy.deadlines import Deadlines
 from shared.policy.fleet_events import Cause, FleetRules, Place
 from shared.policy.hearing import ROUNDING_S, Hearing
@@ -34,6 +34,10 @@ class Seen:
     number: int = 0
     steps: int = 0
     stepped: float = 0.0  # when its steps moved last, or it was idle
+    health: Health = Health.OK
+    revision: int = 0
+    load: int = 0  # slots in use
+    life: Epoch = (0, 0)  # of its process, when it was heard first: a lease may be lost and taken again under another
 
     def place(self, default_group: str) -> Place | None:
         """Return where it works or is about to; None: it is no worker."""
@@ -77,7 +81,8 @@ class Census:
             stepped = last.stepped
         seen = Seen(
             name, status.epoch, status.role, status.state, status.scenario, status.group,
-            now, status.number, status.steps, stepped,
+            now, status.number, status.steps, stepped, status.health, status.revision,
+            max(0, status.slots - status.free), _life(last, status),
         )  # fmt: skip
         if last is None or last.epoch != status.epoch:
             self._doubts.drop(name)
@@ -95,6 +100,7 @@ class Census:
             return None
         self._epochs.put(record.id, record.epoch)
         seen = Seen(record.id, record.epoch, record.role, record.state, record.scenario, record.group, now)
+        seen.health, seen.revision, seen.life = record.health, record.revision, record.epoch
         self._seen[record.id] = seen
         self.listen(record.id, now)
         return seen
@@ -167,3 +173,12 @@ class Census:
         if seen.state is State.STARTING:
             return self._rules.starting_silence_s
         return self._rules.heartbeat_s * (self._rules.misses + 1)
+
+
+def _life(last: Seen | None, status: Status) -> Epoch:
+    """Return the epoch under which this process was heard first: its numbers grow on, those of a new one begin at 1."""
+    if last is None or last.role is not status.role or State.STARTING in (last.state, status.state):
+        goes_on = last is not None and last.epoch == status.epoch
+    else:
+        goes_on = last.epoch == status.epoch or 0 < last.number < status.number
+    return last.life if last is not None and goes_on else status.epoch

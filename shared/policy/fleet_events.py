@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
-from shared.messages import Epoch, InstanceRecord, Role, ScenarioMap
+from shared.messages import Epoch, InstanceRecord, Links, Revision, Role, ScenarioMap
+from shared.policy.plan import Plan
 from shared.policy.world import BusDown, BusUp, MapSeen, PulseSeen, StatusSeen, Tick
+
+AS_CONFIGURED: Final = Revision(0)
 
 # ---- events ----------------------------------------------------------------------------------------------------------
 
@@ -41,14 +45,14 @@ class ConnectionRefused:
 
 @dataclass(frozen=True, slots=True)
 class AssignAccepted:
-    """The standby answered Done: it becomes the role."""
+    """The standby or worker answered Done: it becomes the role."""
 
     instance: str
 
 
 @dataclass(frozen=True, slots=True)
 class AssignFailed:
-    """The standby answered Rejected, or nothing within its timeout."""
+    """The standby or worker answered Rejected, or nothing within its timeout."""
 
     instance: str
     message: str = ""
@@ -62,9 +66,24 @@ class DrainAsked:
     instance: str
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The scenario's groups are to be like this from now on. A leader's only; the map then holds the plan."""
+
+    plan: Plan
+    cause: str  # in words, for the log
+
+
+@dataclass(frozen=True, slots=True)
+class LinksSeen:
+    """A prefill said which decodes it can push to."""
+
+    links: Links
+
+
 Event = (
     StatusSeen | MapSeen | LeaderGained | LeaderLost | LeaseLost | ConnectionRefused | AssignAccepted | AssignFailed
-    | DrainAsked | PulseSeen | BusDown | BusUp | Tick
+    | DrainAsked | Planned | LinksSeen | PulseSeen | BusDown | BusUp | Tick
 )  # fmt: skip
 
 # ---- actions ---------------------------------------------------------------------------------------------------------
@@ -85,6 +104,13 @@ class Cause(StrEnum):
     TOO_SLOW = "not_ready_in_time"
     ASSIGN_FAILED = "assign_failed"
     MISSING = "missing"  # the group is below its wanted size
+    PLANNED = "planned"  # the plan has changed
+    JOINED = "joined"  # every pair that it is part of was verified
+    PHASE = "phase"  # a group has come a step further
+    SURPLUS = "surplus"  # more than the plan wants, or not what the plan wants there
+    UNREACHABLE = "unreachable"  # a pair that it is part of could not be verified
+    SICK = "sick"  # its device or node has failed, by its own probes
+    DEGRADED = "degraded"  # a healthy one has taken its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +123,17 @@ class PublishMap:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Send AssignRole to the standby; answer with AssignAccepted or AssignFailed."""
+    """Send AssignRole to the standby or worker; answer with AssignAccepted or AssignFailed.
+
+    A worker has left the map already. As `Role.STANDBY` it is to wait for a role; the place is then NOWHERE's.
+    """
 
     instance: str
     role: Role
     scenario: str
     group: str
     cause: Cause
+    revision: Revision = AS_CONFIGURED
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +153,6 @@ class Retire:
     cause: Cause
 
 
-Action = PublishMap | Assign | SendDrain | Retire
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an instance works."""
@@ -133,6 +160,50 @@ class Place:
     scenario: str
     group: str
     role: Role
+
+
+NOWHERE: Final = Place("_", "_", Role.STANDBY)
+"""The place of a standby."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provide:
+    """The provisioner is to bring so many standbys more; stands until the next one, 0 included."""
+
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """This standby is not needed any more: the provisioner may have it. It is never sent anywhere from now on."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Substituted:
+    """A hole is filled: for the log and the metrics. Each step with the seconds since the one before.
+
+    Of `ordered`, `accepted`, `starting`, `ready` and `joined` those that were seen, counted from when the member was
+    lost or the plan asked for it.
+    """
+
+    place: Place
+    instance: str
+    cause: Cause  # of the hole
+    steps: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOff:
+    """The instance was lost so often lately that it gets no place for a while: note why."""
+
+    instance: str
+    losses: int
+    seconds: float
+
+
+Action = PublishMap | Assign | SendDrain | Retire | Provide | Release | Substituted | HeldOff
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,5 +223,16 @@ class FleetRules:
     settle_s: float = 10.0  # after becoming leader, before a group is filled that we did not see lose anybody
     retry_s: float = 1.0  # before the next substitute after a failed one; doubled by each failure
     retry_max_s: float = 60.0
-    unfit_s: float = 30.0  # before a standby that said no is asked again
+    unfit_s: float = 30.0  # before a standby or worker that said no is asked again
+    drain_s: float = 30.0  # for what a worker holds when it is given another role
+    verify_s: float = 20.0  # for the pairs of a newcomer to be verified; then another takes its place
+    form_s: float = 120.0  # before a new group opens with fewer members than wanted
+    flaps: int = 3  # losses of one instance within `flap_window_s`, after which it gets no place for a while
+    flap_window_s: float = 600.0
+    hold_off_s: float = 60.0  # doubled each time
+    hold_off_max_s: float = 900.0
+    provide: bool = False  # there is a provisioner, to be told what is missing
+    standbys: int = 0  # kept free, where there is a provisioner
+    release: bool = False  # standbys beyond these are given back to it
+    release_s: float = 30.0  # for which a standby must have been one too many
     default_group: str = "main"  # of ready instances that name none

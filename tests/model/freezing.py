@@ -15,28 +15,33 @@ import msgspec
 
 from shared.messages import Status
 from shared.policy.attempts import OpenRequest
+from shared.policy.candidates import Candidates
 from shared.policy.deadlines import Deadlines
 from shared.policy.dispatch_events import DispatchRules
 from shared.policy.endings import Endings
 from shared.policy.hedging import HedgeBudget
 from shared.policy.pace import Pace
+from shared.policy.pairing import Pairing
 from shared.policy.placement import FleetView, ViewRules
 from shared.policy.pool import Pool
 from shared.policy.probing import Probing
 from shared.policy.recent import Recent
+from shared.policy.ring import Ring
+from shared.policy.routes import Routes
 from shared.policy.shares import Shares
 from shared.policy.waiting import Waiting
 from shared.policy.worker import Worker
 
-NOTHING = (DispatchRules, ViewRules, Endings, Pace, Shares, HedgeBudget, partial)
+NOTHING = (DispatchRules, ViewRules, Endings, Pace, Shares, HedgeBudget, Routes, Pairing, Ring, partial)
 """Rules never change; the endings keep nothing; one request shares the wait with nobody, and has fewer stalls than any
-budget has hedges."""
+budget has hedges; routes know no preference where there is one group and no beginning was marked."""
 LEFT_OUT: dict[type, frozenset[str]] = {
     Worker: frozenset({"tie", "turn", "penalties"}),  # order of equals; penalties last no time in the models
     FleetView: frozenset({"_turns"}),
     Probing: frozenset({"_heard", "_asked"}),  # whom to probe when: the models probe at any time
     Waiting: frozenset({"_passed"}),  # fairness between priorities
-    OpenRequest: frozenset({"charged"}),  # fairness between tenants
+    Candidates: frozenset({"_groups"}),  # the map of the models stays as it is
+    OpenRequest: frozenset({"charged", "revision"}),  # fairness between tenants; one model
     Status: frozenset({"number"}),  # orders statuses of one epoch, which come in order in the models
 }
 Walk = Callable[[Any], Hashable]

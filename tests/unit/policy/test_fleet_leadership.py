@@ -12,13 +12,14 @@ from shared.policy.fleet_events import (
     PublishMap,
     Retire,
 )
+from shared.policy.plan import GroupPlan
 from shared.policy.world import MapSeen, Tick
 from tests.unit.policy.builders import scenario_map, seen
-from tests.unit.policy.fleets import BEAT, DECODE, PREFILL, RULES, assigned, beat, leading, published
+from tests.unit.policy.fleets import BEAT, DECODE, RULES, assigned, beat, leading, published, sent_home, sized
 
 
 def test_a_follower_observes_and_does_nothing() -> None:
-    fleet = Fleet({PREFILL: 1, DECODE: 1}, RULES)
+    fleet = Fleet([sized(1, 1)], RULES)
     assert beat(fleet, "p1", "d1", "s1", now=0.0) == []
     assert fleet.handle(LeaseLost("d1", (1, 1)), 5.0) == []
     assert fleet.handle(DrainAsked("p1"), 5.0) == []
@@ -40,7 +41,7 @@ def test_a_leader_that_sees_the_map_of_a_later_one_follows_it() -> None:
 
 
 def test_a_new_leader_outranks_the_old_maps_and_sends_no_second_substitute() -> None:
-    fleet = Fleet({PREFILL: 1, DECODE: 1}, RULES)
+    fleet = Fleet([sized(1, 1)], RULES)
     beat(fleet, "p1", "s2", now=0.0)
     old = scenario_map("p1", version=4, leader=(1, 1))  # d1 was lost, and s1 sent, under the old leader
     assert fleet.handle(LeaderGained((1, 2), (old,)), 0.0) == [
@@ -53,7 +54,7 @@ def test_a_new_leader_outranks_the_old_maps_and_sends_no_second_substitute() -> 
 
 
 def test_a_new_leader_learns_from_the_records_who_is_on_the_way() -> None:
-    fleet = Fleet({PREFILL: 1, DECODE: 1}, RULES)
+    fleet = Fleet([sized(1, 1)], RULES)
     beat(fleet, "p1", "s2", now=0.0)
     record = InstanceRecord("s1", Role.DECODE, State.STARTING, (1, 7), "chat", "main")
     fleet.handle(LeaderGained((1, 2), (scenario_map("p1", version=4),), (record,)), 0.0)
@@ -62,22 +63,30 @@ def test_a_new_leader_learns_from_the_records_who_is_on_the_way() -> None:
 
 
 def test_a_new_leader_fills_old_holes_when_those_on_the_way_had_time_to_show() -> None:
-    fleet = Fleet({PREFILL: 1, DECODE: 1}, RULES)
+    fleet = Fleet([sized(1, 1)], RULES)
     beat(fleet, "p1", "s2", now=0.0)
     fleet.handle(LeaderGained((1, 2), (scenario_map("p1", version=4),)), 0.0)
     assert beat(fleet, "p1", "s2", now=RULES.settle_s - 0.1) == []
     assert fleet.handle(Tick(), RULES.settle_s) == [assigned("s2", DECODE, Cause.MISSING)]
 
 
+def test_a_new_leader_that_misses_nobody_need_not_wait_for_anybody() -> None:
+    fleet = Fleet([sized(1, 1)], RULES)
+    beat(fleet, "p1", "d1", "d2", now=0.0)
+    actions = fleet.handle(LeaderGained((1, 2), (scenario_map("p1", "d1", version=4),)), 0.0)
+    assert actions[1:] == [sent_home("d2")]
+    assert fleet._holes.settled
+
+
 def test_a_new_leader_fills_at_once_what_is_lost_under_its_own_lead() -> None:
-    fleet = Fleet({PREFILL: 2, DECODE: 1}, RULES)
+    fleet = Fleet([sized(2, 1)], RULES)
     beat(fleet, "p1", "s1", "s2", now=0.0)
     fleet.handle(LeaderGained((1, 2), (scenario_map("p1", "d1", version=4),)), 0.0)
     actions: list[Action] = []
     for now in (0.5, 1.0, 1.5, 2.0):
         actions += beat(fleet, "p1", "s1", "s2", now=now)
     assert actions == [
-        published("p1", version=6, cause=Cause.SILENT, leader=(1, 2)),
+        published("p1", version=6, cause=Cause.SILENT, leader=(1, 2), plan=GroupPlan("main", 2, 1)),
         Retire("d1", (1, 1), Cause.SILENT),
         assigned("s1", DECODE, Cause.SILENT),
     ]

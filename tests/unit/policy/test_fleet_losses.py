@@ -16,7 +16,21 @@ from shared.policy.fleet_events import (
 )
 from shared.policy.world import PulseSeen, Tick
 from tests.unit.policy.builders import seen
-from tests.unit.policy.fleets import BEAT, DECODE, LEAD, PREFILL, RULES, assigned, beat, leading, published
+from tests.unit.policy.fleets import (
+    BEAT,
+    DECODE,
+    LEAD,
+    RULES,
+    assigned,
+    beat,
+    group,
+    leading,
+    led,
+    linked,
+    mapping,
+    published,
+    sized,
+)
 
 
 def test_a_silent_member_leaves_the_map_and_then_one_standby_takes_its_place() -> None:
@@ -63,8 +77,11 @@ def test_a_member_that_speaks_on_without_a_lease_is_lost_and_never_believed_agai
     ]
     assert fleet.handle(seen("d1"), 2.2) == []
     assert fleet.handle(seen("d1", epoch=(1, 2)), 2.3) == [
-        published("p1", "d1", version=3, cause=Cause.READY, d1=(1, 2))
+        PublishMap(mapping(group("p1", waiting=("d1",), d1=(1, 2)), version=3), Cause.READY)
     ]
+    assert fleet.handle(linked("p1", "d1", d1=(1, 2)), 2.4)[0] == published(
+        "p1", "d1", version=4, cause=Cause.JOINED, d1=(1, 2)
+    )
 
 
 def test_a_refused_connection_of_one_that_is_late_is_a_loss_and_of_one_just_heard_is_not() -> None:
@@ -97,10 +114,7 @@ def test_several_signs_of_one_loss_bring_one_substitute() -> None:
 
 
 def test_a_worker_that_is_busy_without_a_step_is_stuck_and_sent_away() -> None:
-    fleet = Fleet({PREFILL: 1, DECODE: 1}, FleetRules(stuck_s=2.0))
-    for name in ("p1", "d1", "s1"):
-        fleet.handle(seen(name), 0.0)
-    fleet.handle(LeaderGained(LEAD), 0.0)
+    fleet = led(sized(), "p1", "d1", "s1", rules=FleetRules(stuck_s=2.0), settled=False)
     actions: list[Action] = []
     for step in range(5):
         actions += fleet.handle(seen("d1", busy=True, steps=7), step * BEAT)
@@ -115,7 +129,7 @@ def test_a_worker_that_is_busy_without_a_step_is_stuck_and_sent_away() -> None:
 
 
 def test_a_busy_worker_that_makes_steps_is_not_stuck() -> None:
-    fleet = Fleet({PREFILL: 1, DECODE: 1}, FleetRules(stuck_s=2.0))
+    fleet = Fleet([sized(1, 1)], FleetRules(stuck_s=2.0))
     fleet.handle(seen("d1"), 0.0)
     fleet.handle(LeaderGained(LEAD), 0.0)
     assert [fleet.handle(seen("d1", busy=True, steps=step), step * BEAT) for step in range(1, 20)] == [[]] * 19

@@ -1,4 +1,8 @@
-"""Whatever is lost, repeated or reordered, whoever dies or leads: one loss, one substitute; maps only go forward."""
+"""Whatever is lost, repeated or reordered, whoever dies or leads: one loss, one substitute; maps only go forward.
+
+With plans that change: nobody joins unverified, no move leaves a place below what it is to have, and in the end all is
+as planned.
+"""
 
 import os
 
@@ -6,67 +10,69 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from shared.messages import Role, State
-from tests.unit.policy.fleet_world import FleetWorld
+from shared.messages import Health, Role, State
+from shared.policy.fleet_events import FleetRules, Place
+from shared.policy.plan import GroupPlan, Plan
+from tests.unit.policy.fleet_healing import heal
+from tests.unit.policy.fleet_world import BRISK, PATIENT, FleetWorld
 
-EXAMPLES = int(os.environ.get("BATON_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("BATON_EXAMPLES", "50"))
 INDEX = st.integers(0, 1000)
+SIZES = st.integers(1, 3)
 
 
 class LossyFleet(RuleBasedStateMachine):
     """Rules are the faults of the world; its own assertions are the properties."""
 
+    times: FleetRules = PATIENT
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = FleetWorld()
+        self.world = FleetWorld(self.times)
 
     def pick(self, which: int) -> str:
-        names = list(self.world.instances)
+        names = list(self.world.instances.by_name)
         return names[which % len(names)]
 
-    @precondition(lambda self: self.world.instances)
+    @precondition(lambda self: self.world.instances.by_name)
     @rule(which=INDEX)
     def instance_dies(self, which: int) -> None:
-        del self.world.instances[self.pick(which)]
+        del self.world.instances.by_name[self.pick(which)]
 
     @rule(name=st.sampled_from(("p1", "d1", "d2")), ready=st.booleans())
     def worker_is_started_again(self, name: str, *, ready: bool) -> None:
         role = Role.PREFILL if name == "p1" else Role.DECODE
-        self.world.start(name, role, state=State.READY if ready else State.STARTING)
+        state = State.READY if ready else State.STARTING
+        self.world.instances.start(name, role, Place("chat", "main", role), state=state)
 
     @rule()
     def standby_comes(self) -> None:
-        self.world.add_standby()
-        self.world.beat(f"s{self.world.standbys}")
+        self.world.beat(self.world.instances.add_standby())
 
-    @precondition(lambda self: self.world.instances)
+    @precondition(lambda self: self.world.instances.by_name)
     @rule(which=INDEX)
-    def standby_becomes(self, which: int) -> None:
+    def instance_goes_on_with_what_it_was_told(self, which: int) -> None:
         name = self.pick(which)
-        one = self.world.instances[name]
-        if one.ordered and one.state is State.STOPPED:
-            self.world.begin(name)
-        elif one.state is State.STARTING:
-            self.world.ready(name)
+        self.world.go_on(name)
         self.world.beat(name)
 
-    @precondition(lambda self: self.world.instances)
+    @precondition(lambda self: self.world.instances.by_name)
     @rule(which=INDEX)
     def worker_drains(self, which: int) -> None:
-        one = self.world.instances[self.pick(which)]
+        one = self.world.instances.by_name[self.pick(which)]
         if one.state is State.READY:
             one.state = State.DRAINING
 
-    @precondition(lambda self: self.world.instances)
+    @precondition(lambda self: self.world.instances.by_name)
     @rule(which=INDEX)
     def lease_is_renewed_under_a_new_epoch(self, which: int) -> None:
-        one = self.world.instances[self.pick(which)]
-        if not one.ordered:
-            one.epoch = self.world.next_epoch()
+        one = self.world.instances.by_name[self.pick(which)]
+        if one.told is None:
+            one.epoch = self.world.instances.next_epoch()
 
     @rule()
-    def all_beat(self) -> None:
-        self.world.beat_all()
+    def all_say_how_they_are(self) -> None:
+        self.world.say_all()
 
     @precondition(lambda self: self.world.pipe)
     @rule(which=st.lists(INDEX, min_size=1, max_size=6))
@@ -111,10 +117,43 @@ class LossyFleet(RuleBasedStateMachine):
         self.world.advance(seconds)
 
     def teardown(self) -> None:
-        self.world.heal()
+        heal(self.world)
+
+
+class ChangingFleet(LossyFleet):
+    """The same with plans that change, members that move, and newcomers that cannot be reached."""
+
+    times = BRISK
+
+    @precondition(lambda self: self.world.leader is not None)
+    @rule(prefill=SIZES, decode=SIZES, second=st.one_of(st.none(), st.tuples(SIZES, SIZES)))
+    def plan_changes(self, prefill: int, decode: int, second: tuple[int, int] | None) -> None:
+        groups = (GroupPlan("main", prefill, decode),)
+        if second is not None:
+            groups += (GroupPlan("two", *second),)
+        self.world.plan(Plan("chat", groups))
+
+    @precondition(lambda self: self.world.leader is not None)
+    @rule(prefill=SIZES, decode=SIZES)
+    def group_gives_way_to_another(self, prefill: int, decode: int) -> None:
+        self.world.plan(Plan("chat", (GroupPlan("three", prefill, decode),)))
+
+    @precondition(lambda self: self.world.instances.by_name)
+    @rule(which=INDEX, health=st.sampled_from(Health))
+    def health_changes(self, which: int, health: Health) -> None:
+        self.world.instances.by_name[self.pick(which)].health = health
+
+    @precondition(lambda self: self.world.instances.by_name)
+    @rule(which=INDEX)
+    def newcomer_is_out_of_reach(self, which: int) -> None:
+        one = self.world.instances.by_name[self.pick(which)]
+        if one.role is Role.DECODE and one.state is State.STARTING:
+            one.deaf = True
 
 
 TestLossyFleet = LossyFleet.TestCase
 TestLossyFleet.settings = settings(
     max_examples=EXAMPLES, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+TestChangingFleet = ChangingFleet.TestCase
+TestChangingFleet.settings = TestLossyFleet.settings

@@ -2,7 +2,9 @@
 
 from itertools import pairwise
 
-from shared.messages import Group, Member, Role, ScenarioMap, State
+import pytest
+
+from shared.messages import Group, Member, Role, State
 from shared.policy.fleet import Fleet
 from shared.policy.fleet_events import (
     Action,
@@ -16,16 +18,21 @@ from shared.policy.fleet_events import (
     PublishMap,
     Retire,
     SendDrain,
+    Substituted,
 )
 from shared.policy.world import BusDown, BusUp, Tick
 from tests.unit.policy.builders import seen
-from tests.unit.policy.fleets import BEAT, DECODE, LEAD, RULES, assigned, beat, leading
+from tests.unit.policy.fleets import BEAT, DECODE, RULES, assigned, beat, leading, linked, mapping
 
 
 def lose(fleet: Fleet, *alive: str, now: float) -> list[Action]:
     """Lose d1; the others are heard."""
     beat(fleet, *alive, now=now)
     return fleet.handle(LeaseLost("d1", (1, 1)), now)
+
+
+def with_s1(*, joined: bool) -> Group:
+    return Group("main", [Member("p1", (1, 1))], [Member("s1", (1, 7), joined)], prefills=1, decodes=1)
 
 
 def test_a_substitute_is_joined_when_it_is_ready_under_its_new_epoch() -> None:
@@ -39,11 +46,15 @@ def test_a_substitute_is_joined_when_it_is_ready_under_its_new_epoch() -> None:
         assert beat(fleet, "p1", now=now) == []
     assert fleet.handle(seen("s1", role=Role.DECODE, epoch=(1, 7), state=State.STARTING), 6.0) == []
     assert fleet.handle(seen("s1", role=Role.DECODE, epoch=(1, 7)), 6.5) == [
-        PublishMap(
-            ScenarioMap("chat", 3, LEAD, [Group("main", [Member("p1", (1, 1))], [Member("s1", (1, 7))])]),
-            Cause.READY,
-        )
+        PublishMap(mapping(with_s1(joined=False), version=3), Cause.READY)
     ]
+    assert beat(fleet, "p1", now=6.5) == []
+    [joined, told] = fleet.handle(linked("p1", "s1", s1=(1, 7)), 7.0)
+    assert joined == PublishMap(mapping(with_s1(joined=True), version=4), Cause.JOINED)
+    assert isinstance(told, Substituted)
+    assert (told.place, told.instance, told.cause) == (DECODE, "s1", Cause.LEASE_LOST)
+    took = {"ordered": 0.0, "accepted": 0.1, "starting": 4.9, "ready": 0.5, "joined": 0.5}
+    assert dict(told.steps) == pytest.approx(took)
 
 
 def test_a_loss_without_a_standby_is_filled_by_the_first_that_comes() -> None:

@@ -10,12 +10,13 @@ from types import FrameType
 
 import pytest
 
-from shared.messages import Group, Member, Role, ScenarioMap
+from shared.messages import Group, Link, Links, Member, Role, ScenarioMap
 from shared.policy.dispatch import Dispatcher
 from shared.policy.dispatch_events import DispatchRules, Ended, FirstToken, HandedOff, Offer, OfferAccepted
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import Cause, LeaderGained, Place, PublishMap
+from shared.policy.fleet_events import Cause, LeaderGained, LinksSeen, Place, PublishMap
 from shared.policy.placement import FleetView
+from shared.policy.plan import GroupPlan, Plan
 from shared.policy.world import MapSeen, Tick
 from tests.unit.policy.builders import arrived, seen
 
@@ -107,16 +108,18 @@ def test_a_round_of_the_dispatcher_costs_the_same_at_ten_thousand() -> None:
 
 def led(size: int) -> Fleet:
     """A leader whose groups are complete."""
-    wanted = {
-        Place("chat", group.name, role): PER_GROUP // 2
-        for group in fleet_map(size).groups
-        for role in (Role.PREFILL, Role.DECODE)
-    }
-    fleet = Fleet(wanted)
+    groups = fleet_map(size).groups
+    half = PER_GROUP // 2
+    fleet = Fleet([Plan("chat", tuple(GroupPlan(group.name, half, half) for group in groups))])
     for name, group in names(size):
         fleet.handle(seen(name, group=group), 0.0)
+    for one_group in groups:
+        links = [Link(one.instance, one.epoch, verified=True) for one in one_group.decode]
+        for one in one_group.prefill:
+            fleet.handle(LinksSeen(Links(one.instance, one.epoch, links)), 0.0)
     actions = fleet.handle(LeaderGained((1, 1)), 0.0)
     assert [type(action) for action in actions] == [PublishMap]
+    assert all(member.joined for _, member in fleet.members("chat"))
     return fleet
 
 
@@ -133,4 +136,14 @@ def test_a_heartbeat_costs_the_monitor_the_same_at_ten_thousand(*, holes: bool) 
             fleet.handle(Tick(), 0.0)
         beats = [seen(name, group=group) for name, group in list(names(size))[1:20:2]]
         costs.append(lines(lambda: [fleet.handle(beat, 0.1) for beat in beats]))  # noqa: B023
+    assert costs[1] <= 1.5 * costs[0] + 100
+
+
+def test_the_word_of_a_prefill_costs_the_monitor_the_same_at_ten_thousand() -> None:
+    costs = []
+    for size in (FEW, MANY):
+        fleet, group = led(size), fleet_map(size).groups[0]
+        links = [Link(one.instance, one.epoch, verified=True) for one in group.decode]
+        words = [LinksSeen(Links(one.instance, one.epoch, links)) for one in group.prefill]
+        costs.append(lines(lambda: [fleet.handle(word, 0.1) for word in words]))  # noqa: B023
     assert costs[1] <= 1.5 * costs[0] + 100
