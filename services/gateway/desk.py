@@ -22,6 +22,7 @@ from services.gateway.content.report import Who
 from services.gateway.journal import Journal
 from services.gateway.metrics import Metrics
 from services.gateway.opening import Opening, make_call
+from services.gateway.prompts.labels import choose, counts
 from services.gateway.prompts.plans import plan, sizes_of
 from services.gateway.prompts.scenarios import Scenario, Scenarios
 from services.gateway.reasons import GATEWAY_FULL
@@ -95,6 +96,19 @@ class Desk:
             self._gate.forbidden(caller, scenario.name)
             raise Forbidden(f"this key may not use '{scenario.name}'")
         return scenario
+
+    async def choose(self, caller: Caller, asked: Asked, header: str | None) -> Scenario:
+        """Find the scenario that a request is for; of several that share its name by what it is like.
+
+        Raises UnknownScenario, Forbidden, BadRequest, LimitReached.
+        """
+        sharing = [] if header else self.scenarios.sharing(asked.model)
+        if not sharing:
+            return self.find(caller, asked.model, header)
+        if counts(sharing):
+            self._gate.check(caller, "")  # before any work is done
+        chosen = await choose(sharing, asked, caller.tenant)
+        return self.find(caller, chosen.name)
 
     def counted(self, caller: Caller, scenario: str = "") -> AbstractAsyncContextManager[Grant]:
         """Count what is answered here, without any worker, as one request of its tenant. Raises LimitReached."""

@@ -33,6 +33,11 @@ class Journal:
         self._attempts: dict[str, int] = {}  # by request id
 
     @property
+    def arrived(self) -> float:
+        """When the call came."""
+        return self._arrived
+
+    @property
     def first_token_s(self) -> float | None:
         """From the arrival to the first token; None when none came."""
         return self._first - self._arrived if self._first else None
@@ -41,11 +46,12 @@ class Journal:
         """Note that all is done for which no worker is needed."""
         self._started = time.monotonic()
 
-    def offered(self, request_id: str, attempt: int, instance: str, cause: str) -> None:
-        """Note an offer of a choice to a prefill."""
+    def offered(self, request_id: str, attempt: int, instance: str, cause: str, route: str) -> None:
+        """Note an offer of a choice to a worker, and why to this one."""
         self._attempts[request_id] = self._attempts.get(request_id, 0) + 1
         if self._recording:
-            self._event("offered", {names.ATTEMPT: attempt, names.INSTANCE: instance, names.CAUSE: cause})
+            said = {names.ATTEMPT: attempt, names.INSTANCE: instance, names.CAUSE: cause, names.ROUTE: route}
+            self._event("offered", said)
 
     def accepted(self, attempt: int, instance: str) -> None:
         """Note that a prefill has a choice; the call waits no more."""

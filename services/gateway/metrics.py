@@ -80,6 +80,9 @@ class Metrics:
         self.waiting = Gauge("baton_gateway_waiting", "choices without a worker", ["scenario"], registry=registry)
         self.held = Gauge("baton_gateway_held", "what open requests keep in memory", ["kind"], registry=registry)
         self.attempts = Counter("baton_gateway_attempts", "offers made", ["scenario", "cause"], registry=registry)
+        self.routes = Counter(
+            "baton_gateway_routes", "offers by why to that worker", ["scenario", "route"], registry=registry
+        )
         self.resumed = Counter(
             "baton_gateway_resumed", "streams taken over from another gateway or connection", ["scenario"],
             registry=registry,

@@ -26,14 +26,17 @@ from services.gateway.relay.presence import PresenceProbes
 from services.gateway.relay.relay import Relay
 from services.gateway.relay.stalls import Stalls
 from services.gateway.resume.claims import Claimant
+from services.gateway.strategies import Strategies
+from services.gateway.traffic import TrafficBook, TrafficReports
 from shared.config import Config
 from shared.errors import Draining
 from shared.instance import Instance
 from shared.lifecycle import Load
-from shared.messages import Role
+from shared.messages import Role, Traffic
 from shared.policy.dispatch import Dispatcher
 from shared.policy.dispatch_events import DispatchRules
 from shared.policy.placement import FleetView, ViewRules
+from shared.policy.routes import RouteRules
 from shared.subjects import GATEWAYS
 
 SWEEP_S: Final = 0.5
@@ -66,7 +69,8 @@ class Gateway:
         scenarios = self._scenarios
         metrics = Metrics(instance.telemetry.registry, lambda: instance.config.tenant)
         self._view = FleetView(_view_rules(config), watcher=instance.id)
-        self._dispatcher = Dispatcher(self._view, _dispatch_rules(config))
+        self._dispatcher = Dispatcher(self._view, _dispatch_rules(config), _route_rules(config))
+        self._traffic = TrafficBook(scenarios)
         offers = Offers(instance.bus, instance.subjects, self._view, config.fleet.offer_timeout_s)
         self._relay = Relay(
             instance.id,
@@ -75,6 +79,7 @@ class Gateway:
             offers=offers,
             tasks=instance.tasks,
             metrics=metrics,
+            traffic=self._traffic,
             max_streams=config.gateway.max_streams,
         )
         stack.callback(self._relay.stop)
@@ -104,6 +109,7 @@ class Gateway:
         )
         self._observe(metrics, scenarios)
         await self._open_bus(instance, scenarios, stack)
+        await self._open_reports(instance, stack)
         await self._open_http(instance, metrics, stack)
         _ = instance.vital.spawn(self._sweep(), name="sweep")
         gc.freeze()  # what was loaded stays for good: the collector need not walk it while tokens wait
@@ -143,6 +149,25 @@ class Gateway:
             self._intakes.append(intake)
         instance.telemetry.expose("baton_gateway_frames", self._relay.records.counts)
         instance.telemetry.expose("baton_gateway_nats", self._nats.counts)
+
+    async def _open_reports(self, instance: Instance, stack: AsyncExitStack) -> None:
+        def messages() -> list[Traffic]:
+            return self._traffic.messages(
+                instance.id,
+                instance.epoch,
+                waiting=self._dispatcher.waiting,
+                open_now=self._dispatcher.open_of,
+                listed=self._view.candidates.groups,
+            )
+
+        strategies = Strategies(instance.config.scenarios, self._view, self._dispatcher)
+        reports = TrafficReports(instance.bus, instance.subjects, messages)
+        stack.push_async_callback(reports.tell)
+        look = partial(self._look, strategies)
+        _ = instance.vital.spawn(reports.run(look), name="traffic")
+
+    def _look(self, strategies: Strategies) -> None:
+        strategies.look(self._relay.open_records(), time.monotonic())
 
     async def _open_http(self, instance: Instance, metrics: Metrics, stack: AsyncExitStack) -> None:
         self._http = HttpEntrance(instance, self._terms, self._desk, metrics, self.why_not_ready)
@@ -201,6 +226,18 @@ class Gateway:
 
 def _view_rules(config: Config) -> ViewRules:
     return ViewRules(heartbeat_s=config.fleet.heartbeat_s, misses=config.fleet.heartbeat_misses)
+
+
+def _route_rules(config: Config) -> dict[str, RouteRules]:
+    return {
+        name: RouteRules(
+            fill=scenario.feed == "fill",
+            affinity=scenario.prefix_affinity,
+            slack=scenario.affinity_slack,
+            local_tokens=scenario.local_prefill_tokens,
+        )
+        for name, scenario in config.scenarios.items()
+    }
 
 
 def _dispatch_rules(config: Config) -> DispatchRules:

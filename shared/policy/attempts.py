@@ -47,7 +47,8 @@ class OpenRequest:
     arrived: float = 0.0
     tenant: str = ""
     weight: float = 1.0
-    cost: int = REQUEST_TOKENS  # what a slot for it takes off its tenant's share
+    tokens: int = 0  # of the prompt
+    prefix: tuple[int, ...] = ()
     charged: float = 0.0  # to its tenant, for the offer under way
     phase: Phase = Phase.WAITING
     attempt: int = -1  # of the last offer; every offer has its own
@@ -58,6 +59,8 @@ class OpenRequest:
     begun: bool = False  # the client has a token: no first-token deadline any more
     progress: bool = False  # the last attempt brought a token
     decoding: bool = False  # handed off: its prefill slot is settled
+    local: bool = False  # a decode has it that is to compute the prompt, too
+    revision: int | None = None  # of the model that brought the last token, where that is known
     failures: int = 0
     losses: int = 0  # attempts lost after progress
     preemptions: int = 0
@@ -80,11 +83,17 @@ class OpenRequest:
             now,
             event.tenant,
             event.weight,
-            event.tokens + REQUEST_TOKENS,
+            event.tokens,
+            event.prefix,
             attempt=event.attempt,
             accepted=event.begun,
             begun=event.begun,
         )
+
+    @property
+    def cost(self) -> int:
+        """What a slot for it takes off its tenant's share."""
+        return self.tokens + REQUEST_TOKENS
 
     @property
     def rank(self) -> Rank:

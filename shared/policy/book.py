@@ -12,6 +12,7 @@ from shared.policy.attempts import OpenRequest, Phase
 from shared.policy.deadlines import Deadlines
 from shared.policy.dispatch_events import Arrived, Cause, DispatchRules, Offer
 from shared.policy.placement import FleetView
+from shared.policy.routes import Choice
 from shared.policy.waiting import Waiting
 
 
@@ -24,6 +25,7 @@ class Book:
         self._at: dict[str, dict[str, OpenRequest]] = {}  # instance -> requests there, in order
         self._open: Counter[str] = Counter()  # by scenario
         self._ends: Deadlines[str] = Deadlines()
+        self.local: Counter[str] = Counter()  # by decode: requests whose prompt it computes
         self.arrivals = 0
         self.waiting: defaultdict[str, Waiting] = defaultdict(partial(Waiting, rules))
 
@@ -65,15 +67,18 @@ class Book:
         self.waiting[request.scenario].add(request)
         self._ends.set(request.request_id, request.ends_at)
 
-    def offer(self, request: OpenRequest, instance: str, now: float) -> Offer:
-        """Take a request out of the wait and enter its next attempt at the instance."""
+    def offer(self, request: OpenRequest, choice: Choice, now: float) -> Offer:
+        """Take a request out of the wait and enter its next attempt at the chosen instance."""
         self.waiting[request.scenario].take(request)
         request.phase = Phase.OFFERED
         request.attempt += 1
         request.progress = request.decoding = False
-        self._enter(request, instance, now)
-        self._view.dispatched(instance)
-        return Offer(request.request_id, request.attempt, instance, request.cause)
+        request.local = choice.local
+        if choice.local:
+            self.local[choice.instance] += 1
+        self._enter(request, choice.instance, now)
+        self._view.dispatched(choice.instance)
+        return Offer(request.request_id, request.attempt, choice.instance, request.cause, choice.route)
 
     def accept(self, request: OpenRequest, now: float) -> None:
         """Note that the instance has the attempt: it said so, or what it does shows it."""
@@ -120,12 +125,14 @@ class Book:
 
     def lose(self, instance: str) -> list[OpenRequest]:
         """Take all attempts away from an instance that is gone; their phase still says what they were."""
+        self.local.pop(instance, None)
         return list(self._at.pop(instance, {}).values())
 
     def release(self, request: OpenRequest) -> None:
         """Note that a request from `lose` is nowhere now."""
         request.phase = Phase.WAITING
         request.instance = ""
+        request.local = False
 
     def close(self, request: OpenRequest) -> None:
         """Forget a request wherever it is."""
@@ -146,6 +153,11 @@ class Book:
         request.instance = ""
 
     def _detach(self, request: OpenRequest) -> None:
+        if request.local:
+            request.local = False
+            self.local[request.instance] -= 1
+            if not self.local[request.instance]:
+                del self.local[request.instance]
         there = self._at.get(request.instance)
         if there is not None:
             there.pop(request.request_id, None)

@@ -4,12 +4,11 @@ Owns the rules; the requests are in the book, the workers in the view. Sends not
 hears only the first token, the hand-off and the end.
 """
 
-from collections.abc import Collection
-from itertools import islice
+from collections.abc import Collection, Mapping
 from typing import assert_never
 
 from shared.errors import Code
-from shared.messages import Role, ScenarioMap, Status
+from shared.messages import ScenarioMap, Status
 from shared.policy.attempts import OpenRequest, Phase, Verdict
 from shared.policy.book import Book
 from shared.policy.dispatch_events import (
@@ -32,7 +31,9 @@ from shared.policy.dispatch_events import (
 )
 from shared.policy.endings import Endings
 from shared.policy.hedging import HedgeBudget
+from shared.policy.pairing import Pairing
 from shared.policy.placement import FleetView, Lost
+from shared.policy.routes import RouteRules, Routes
 from shared.policy.scarcity import Scarcity
 from shared.policy.suspects import Suspects
 from shared.policy.world import BusDown, BusUp, MapSeen, NobodyThere, PulseSeen, StatusSeen, Tick
@@ -41,7 +42,12 @@ from shared.policy.world import BusDown, BusUp, MapSeen, NobodyThere, PulseSeen,
 class Dispatcher:
     """A state machine per request. Every request that arrives ends once: Ended, CancelledByClient or one Refuse."""
 
-    def __init__(self, view: FleetView, rules: DispatchRules | None = None) -> None:
+    def __init__(
+        self,
+        view: FleetView,
+        rules: DispatchRules | None = None,
+        routes: Mapping[str, RouteRules] | None = None,
+    ) -> None:
         self.view = view
         self._rules = rules or DispatchRules()
         self._book = Book(view, self._rules)
@@ -49,6 +55,8 @@ class Dispatcher:
         self._scarcity = Scarcity(self._rules)
         self._suspects = Suspects(self._rules)
         self._endings = Endings(self._book, view, self._scarcity, self._suspects, self._rules)
+        self._routes = Routes(view, routes)
+        self._pairing = Pairing(view, self._book, self._suspects, self._routes, self._rules)
         self._bus_up = True
 
     @property
@@ -59,6 +67,14 @@ class Dispatcher:
     def waiting(self, scenario: str) -> int:
         """Count the scenario's requests without a slot."""
         return len(self._book.waiting[scenario]) if scenario in self._book.waiting else 0
+
+    def open_of(self, scenario: str) -> int:
+        """Count the scenario's requests not yet ended."""
+        return self._book.of(scenario)
+
+    def prefer(self, scenario: str, strategies: tuple[str, ...]) -> None:
+        """Ask the groups of these strategies first from now on, in this order; the others after them."""
+        self._routes.prefer(scenario, strategies)
 
     def holding(self) -> Collection[str]:
         """Name the instances where requests of ours are: those to be probed."""
@@ -108,11 +124,11 @@ class Dispatcher:
         actions: list[Action] = []
         match event:
             case FirstToken():
-                self._book.accept(request, now)
-                self._book.begin(request)
+                self._accept(request, now)
+                self._begin(request, now)
                 self._hedges.went_on(request.request_id)
             case Ended():
-                self._book.accept(request, now)
+                self._accept(request, now)
                 self._endings.well(request)
                 actions = self._draw(request.scenario, now) if request.suspect else []
             case _ if request.phase is Phase.WAITING:
@@ -138,7 +154,7 @@ class Dispatcher:
             self.view.probing.heard(event.instance, now)
         match event:
             case OfferAccepted():
-                self._book.accept(request, now)
+                self._accept(request, now)
                 return []
             case OfferRejected():
                 return self._reject(request, event, now)
@@ -151,7 +167,7 @@ class Dispatcher:
         if self._book.get(event.request_id) is not None:
             return []
         scenario = event.scenario
-        self._scarcity.note(scenario, now, exists=self.view.exists(scenario, Role.PREFILL))
+        self._scarcity.note(scenario, now, exists=self._routes.exist(scenario))
         if (refusal := self._endings.at_the_door(event, now)) is not None:
             return [refusal]
         request = self._book.arrive(event, now)
@@ -159,6 +175,20 @@ class Dispatcher:
         if self._book.get(event.request_id) is request and request.phase is Phase.WAITING:
             actions += self._endings.too_late(request, now)
         return actions
+
+    def _accept(self, request: OpenRequest, now: float) -> None:
+        if request.phase is Phase.OFFERED:
+            self._book.accept(request, now)
+            self._routes.learn(request)
+
+    def _begin(self, request: OpenRequest, now: float) -> None:
+        """Note that the client has a token of the last attempt, and of which revision of the model."""
+        self._book.begin(request)
+        if request.phase is not Phase.HELD:
+            return
+        request.revision = self._routes.revision_at(request, request.revision)
+        if request.local:  # its prompt is computed, and it is where it will stay
+            self._book.hand_off(request, request.instance, now)
 
     def _reject(self, request: OpenRequest, event: OfferRejected, now: float) -> list[Action]:
         self._book.reject(request)
@@ -177,7 +207,7 @@ class Dispatcher:
 
     def _hand_off(self, request: OpenRequest, decode: str, now: float) -> list[Action]:
         self.view.hear(now)
-        self._book.accept(request, now)
+        self._accept(request, now)
         if request.decoding and request.instance == decode:
             return []
         self._book.hand_off(request, decode, now)
@@ -187,7 +217,7 @@ class Dispatcher:
         return []
 
     def _fail(self, request: OpenRequest, event: AttemptFailed, now: float) -> list[Action]:
-        self._book.accept(request, now)
+        self._accept(request, now)
         if not event.retryable:
             return self._endings.refuse(request, event.code, event.message, Cause.FAILED)
         if not request.decoding:
@@ -202,7 +232,7 @@ class Dispatcher:
         everybody = self._book.of(request.scenario)
         if not self._hedges.take(request.scenario, request.request_id, instance, everybody, now):
             return []
-        self._book.accept(request, now)
+        self._accept(request, now)
         if not request.decoding:
             request.avoid.add(instance)
         self._book.leave(request)
@@ -228,7 +258,7 @@ class Dispatcher:
         actions = self._lose(self.view.see(message, now), now)
         scenario = message.scenario
         if scenario in self._book.waiting:
-            self._scarcity.note(scenario, now, exists=self.view.exists(scenario, Role.PREFILL))
+            self._scarcity.note(scenario, now, exists=self._routes.exist(scenario))
             actions += self._draw(scenario, now)
         return actions
 
@@ -247,7 +277,7 @@ class Dispatcher:
                 text = f"{loss.instance} is gone ({loss.reason})"
                 actions += self._requeue(request, Verdict(Code.WORKER_LOST, text, Cause.LOST), now)
         for scenario in self._book.waiting:
-            self._scarcity.note(scenario, now, exists=self.view.exists(scenario, Role.PREFILL))
+            self._scarcity.note(scenario, now, exists=self._routes.exist(scenario))
         return actions + self._draw_all(now)
 
     def _draw_all(self, now: float) -> list[Action]:
@@ -256,32 +286,9 @@ class Dispatcher:
     def _draw(self, scenario: str, now: float) -> list[Action]:
         """Offer one waiting request to each slot that is free as far as we know; then keep the wait bounded."""
         actions: list[Action] = []
-        while (choice := self._choose(scenario, now)) is not None:
-            actions.append(self._book.offer(*choice, now))
+        while self._bus_up and (pair := self._pairing.choose(scenario, now)) is not None:
+            actions.append(self._book.offer(*pair, now))
         waiting = self._book.waiting[scenario]
         while waiting.fresh > self._rules.max_waiting:
             actions += self._endings.displace(waiting.most())
         return actions
-
-    def _choose(self, scenario: str, now: float) -> tuple[OpenRequest, str] | None:
-        """Pair the first request that suits with the best worker.
-
-        A request that was rejected or failed by a worker lets another one go first there, once: so it neither blocks
-        the wait with what that worker cannot take, nor starves.
-        """
-        waiting = self._book.waiting[scenario]
-        if not self._bus_up or not len(waiting):
-            return None
-        best = self.view.best(scenario, Role.PREFILL, now)
-        if best is None:
-            return None
-        passed: list[OpenRequest] = []
-        free = (request for request in waiting.order(now) if not self._suspects.waits(request))
-        for request in islice(free, self._rules.lookahead):
-            instance = self.view.best(scenario, Role.PREFILL, now, exclude=request.avoid)
-            if instance is not None:
-                for other in passed:
-                    other.avoid.discard(instance)
-                return request, instance
-            passed.append(request)
-        return (passed[0], best) if passed else None

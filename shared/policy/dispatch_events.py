@@ -7,9 +7,13 @@ after a rejection, so that a late answer can never be taken for another worker's
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
+from typing import Final
 
 from shared.errors import Code
 from shared.policy.world import BusDown, BusUp, MapSeen, NobodyThere, PulseSeen, StatusSeen, Tick
+
+FEWEST: Final = "fewest_streams"
+"""The route of an offer for which nothing speaks but that the worker is the idlest."""
 
 # ---- events ----------------------------------------------------------------------------------------------------------
 
@@ -29,6 +33,7 @@ class Arrived:
     wait_by: float = inf  # without any worker by then it is refused; only a first wait is so bounded
     attempt: int = -1  # the last that another gateway began of it: ours are greater
     begun: bool = False  # another gateway showed its client tokens: it waits as one that lost its worker
+    prefix: tuple[int, ...] = ()  # chained hashes of the prompt's beginnings; see `affinity`
 
     @property
     def wanted_by(self) -> float:
@@ -160,6 +165,12 @@ class Offer:
     attempt: int
     instance: str
     cause: Cause
+    route: str = FEWEST  # why there
+
+    @property
+    def kind(self) -> str:
+        """The route's first word, which is one of few."""
+        return self.route.replace(",", " ").split(" ", 1)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,45 +1,27 @@
 """Where a request may go: what maps, statuses, answers and silence say about each instance.
 
 Owns what one observer (a gateway; a prefill that looks for a decode) believes of the workers. Sends nothing and starts
-nothing. A worker is a candidate when the newest map lists it and it said itself that it is ready, under an epoch not
-older than the map's; a prefill also needs a decode in its group, or its slot would be held in vain.
+nothing. A worker is a candidate when the newest map lists it as joined and it said itself that it is ready, under an
+epoch not older than the map's; see `candidates` for what its group must be like.
 """
 
+from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import Final
 
 from shared.messages import Epoch, Member, Role, ScenarioMap, State, Status
 from shared.policy.candidates import Candidates
 from shared.policy.deadlines import Deadlines
 from shared.policy.hearing import ROUNDING_S, Hearing
-from shared.policy.probing import Presence, ProbeRules, Probing
+from shared.policy.probing import Presence, Probing
 from shared.policy.recent import Recent
+from shared.policy.view_rules import Lost, ViewRules
 from shared.policy.worker import Worker, tie_of
+
+__all__ = ["FleetView", "Lost", "ViewRules"]
 
 EPOCHS_REMEMBERED: Final = 65_536
 """Instances whose highest epoch is kept after they are gone, so that a zombie stays refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class ViewRules:
-    """How silence is judged."""
-
-    heartbeat_s: float = 0.5
-    misses: int = 3  # so many beats missed: suspect; one more: lost
-    penalty_s: float = 1.0  # for an unanswered offer; doubled by each further one, ended by an answer
-    penalty_max_s: float = 30.0
-    probes: ProbeRules = field(default_factory=ProbeRules)
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """That incarnation of the instance is gone with all it held; nothing is to be settled with it any more."""
-
-    instance: str
-    epoch: Epoch
-    reason: str
-    died: bool = True  # its process, for certain; False: it stopped in order, or is out of sight
 
 
 class FleetView:
@@ -54,7 +36,7 @@ class FleetView:
         self._workers: dict[str, Worker] = {}
         self._epochs: Recent[str, Epoch] = Recent(EPOCHS_REMEMBERED)
         self._maps: dict[str, tuple[Epoch, int]] = {}
-        self._candidates = Candidates()
+        self.candidates = Candidates()
         self._silence: Deadlines[str] = Deadlines()  # on the clock of silence
         self._penalties: Deadlines[str] = Deadlines()
         self._departed: Recent[str, bool] = Recent(EPOCHS_REMEMBERED)  # gone, and in no map
@@ -108,16 +90,39 @@ class FleetView:
     def best(self, scenario: str, role: Role, now: float, group: str = "", exclude: Collection[str] = ()) -> str | None:
         """The first candidate that has a free slot as far as is known; cheap at any fleet size."""
         self._judge(now)
-        return self._candidates.best(scenario, role, group, exclude)
+        return self.candidates.best(scenario, role, group, exclude)
 
     def rank(self, scenario: str, role: Role, now: float, group: str = "", exclude: Collection[str] = ()) -> list[str]:
         """Candidates, fewest streams first; those known to be full after them, suspects last, the lost never."""
         self._judge(now)
-        return [instance for instance in self._candidates.ranked(scenario, role, group) if instance not in exclude]
+        return [instance for instance in self.candidates.ranked(scenario, role, group) if instance not in exclude]
 
     def exists(self, scenario: str, role: Role, group: str = "") -> bool:
         """Whether any worker of the role is there to be asked, now or later."""
-        return self._candidates.exists(scenario, role, group)
+        return self.candidates.exists(scenario, role, group)
+
+    def group(self, instance: str) -> str:
+        """Name its group by the newest map that lists it; empty where none did."""
+        worker = self._workers.get(instance)
+        return "" if worker is None else worker.group
+
+    def epoch(self, instance: str) -> Epoch | None:
+        """Say its newest known epoch."""
+        return self._epochs.get(instance)
+
+    def slots(self, instance: str) -> int:
+        """Count the slots that it said it has."""
+        worker = self._workers.get(instance)
+        return 0 if worker is None or worker.status is None else worker.status.slots
+
+    def streams(self, scenario: str) -> Counter[str]:
+        """Count the streams at a scenario's workers by group, whoever sent them."""
+        return sum((Counter({one.group: one.streams}) for one in self.candidates.members(scenario)), Counter())
+
+    def members(self, scenario: str, now: float) -> list[str]:
+        """Name who may hold something of a scenario: those that joined and are ready, closing groups included."""
+        self._judge(now)
+        return [worker.instance for worker in self.candidates.members(scenario) if worker.routable]
 
     def lost(self, instance: str) -> bool:
         """Whether it was taken for lost and has not been heard since."""
@@ -136,7 +141,7 @@ class FleetView:
         if worker := self._workers.get(instance):
             self._turns += 1
             worker.dispatch(self._turns)
-            self._candidates.place(worker)
+            self.candidates.place(worker)
 
     def accepted(self, instance: str) -> None:
         """Note that it holds a slot; `settled` follows."""
@@ -155,7 +160,7 @@ class FleetView:
         """Take the offer back before its answer; a slot may be held until the next status says otherwise."""
         if worker := self._workers.get(instance):
             worker.answer(taken=1, left=1)
-            self._candidates.place(worker)
+            self.candidates.place(worker)
 
     def unanswered(self, instance: str, now: float) -> None:
         """Note that it did not answer."""
@@ -167,14 +172,14 @@ class FleetView:
         """Note that an accepted stream has left the instance (handed off, ended, failed)."""
         if worker := self._workers.get(instance):
             worker.open = max(0, worker.open - 1)
-            self._candidates.place(worker)
+            self.candidates.place(worker)
 
     def suspect(self, instance: str, now: float) -> None:
         """Ask others first for a while, the longer the more often this happened since its last answer."""
         if worker := self._workers.get(instance):
             penalty_s = worker.punish(self._rules.penalty_s, self._rules.penalty_max_s)
             self._penalties.set(instance, now + penalty_s)
-            self._candidates.place(worker)
+            self.candidates.place(worker)
 
     # ---- statuses and maps
 
@@ -196,38 +201,40 @@ class FleetView:
         if not worker.removed or status.state is State.DRAINING:
             # One that left the map yet goes on as if ready does not know: what it holds is given up in time.
             self._silence.set(status.instance, self._hearing.clock(now) + self._patience_s)
-        self._candidates.place(worker)
+        self.candidates.place(worker)
 
     def _see_map(self, message: ScenarioMap, now: float) -> None:
         if (message.epoch, message.version) <= self._maps.get(message.scenario, ((-1, -1), -1)):
             return
         self._maps[message.scenario] = (message.epoch, message.version)
         listed: set[str] = set()
+        self.candidates.know(message)
         for group in message.groups:
             for role, members in ((Role.PREFILL, group.prefill), (Role.DECODE, group.decode)):
                 for member in members:
                     listed.add(member.instance)
                     self._join(message.scenario, group.name, role, member, now)
-        for worker in self._candidates.members(message.scenario):
+        for worker in self.candidates.members(message.scenario):
             if worker.instance not in listed:
                 self._leave(worker, now)
 
     def _join(self, scenario: str, group: str, role: Role, member: Member, now: float) -> None:
         worker = self._workers.get(member.instance) or self._new(member.instance)
         if (worker.scenario, worker.group, worker.role) != (scenario, group, role):
-            self._candidates.leave(worker)
+            self.candidates.leave(worker)
             worker.scenario, worker.group, worker.role = scenario, group, role
+        worker.joined = member.joined
         if self.current(member.instance, member.epoch):
             self._epochs.put(member.instance, member.epoch)
         worker.member = member.epoch
         worker.removed = False
-        self._candidates.join(worker)
+        self.candidates.join(worker)
         if member.instance not in self._silence and not worker.gone:
             self._silence.set(member.instance, self._hearing.clock(now) + self._patience_s)
-        self._candidates.place(worker)
+        self.candidates.place(worker)
 
     def _leave(self, worker: Worker, now: float) -> None:
-        self._candidates.leave(worker)
+        self.candidates.leave(worker)
         worker.removed = True
         if not worker.gone and (worker.status is None or worker.status.state is not State.DRAINING):
             allowed = self._hearing.clock(now) + self._patience_s
@@ -252,7 +259,7 @@ class FleetView:
         for instance in self._penalties.due(now):
             if worker := self._workers.get(instance):
                 worker.punished = False
-                self._candidates.place(worker)
+                self.candidates.place(worker)
         clock = self._hearing.clock(now)
         for instance in self._silence.due(clock + ROUNDING_S):
             worker = self._workers[instance]
@@ -262,11 +269,11 @@ class FleetView:
             else:
                 worker.silent = True
                 self._silence.set(instance, clock + self._rules.heartbeat_s)
-                self._candidates.place(worker)
+                self.candidates.place(worker)
 
     def _bury(self, worker: Worker, reason: str, *, died: bool = True) -> None:
         self._lose(worker, reason, died=died)
-        self._candidates.place(worker)
+        self.candidates.place(worker)
         self._tidy(worker)
 
     def _lose(self, worker: Worker, reason: str, *, died: bool = True) -> None:
@@ -288,4 +295,4 @@ class FleetView:
         worker.penalties = 0
         worker.punished = False
         self._penalties.drop(worker.instance)
-        self._candidates.place(worker)
+        self.candidates.place(worker)

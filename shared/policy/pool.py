@@ -53,10 +53,14 @@ class Pool:
         """It is no candidate any more."""
         self._standings.pop(instance, None)
 
-    def best(self, exclude: Collection[str] = ()) -> str | None:
+    def standing(self, instance: str) -> Standing | None:
+        """Where a candidate stands; None: it is none."""
+        return self._standings.get(instance)
+
+    def first(self, exclude: Collection[str] = ()) -> Standing | None:
         """The first that has room; a suspect only where nobody else is left, not merely nobody free."""
         aside: list[Standing] = []
-        found: str | None = None
+        found: Standing | None = None
         while self._heap:
             top = self._heap[0]
             if self._standings.get(top.instance) != top:
@@ -65,7 +69,7 @@ class Pool:
             if not self._may_be_asked(top, aside):
                 break
             if top.instance not in exclude:
-                found = top.instance
+                found = top
                 break
             aside.append(heappop(self._heap))
         for standing in aside:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from zlib import crc32
 
-from shared.messages import Epoch, Role, State, Status
+from shared.messages import Epoch, Health, Role, State, Status
 from shared.policy.pool import Standing, Tier
 
 
@@ -17,6 +17,7 @@ class Worker:
     group: str = ""
     role: Role = Role.STANDBY
     member: Epoch | None = None  # the epoch in the map; None: in no map
+    joined: bool = True  # False: in the map, but its pairs are still verified
     status: Status | None = None
     removed: bool = False  # the map had it, and has it no more
     silent: bool = False
@@ -31,12 +32,14 @@ class Worker:
 
     @property
     def routable(self) -> bool:
-        """It is in the map, ready, and nothing says that another has its place."""
+        """It has joined the map, is ready and well, and nothing says that another has its place."""
         return (
             not self.gone
             and self.member is not None
+            and self.joined
             and self.status is not None
             and self.status.state is State.READY
+            and self.status.health is not Health.FAILED
             and self.status.role is self.role
             and self.status.epoch >= self.member
         )

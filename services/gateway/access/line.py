@@ -8,7 +8,7 @@ executed.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from redis.exceptions import NoScriptError, RedisError
 from shared.config import RedisSettings
 from shared.errors import BatonError, LinkLost, Overloaded
 from shared.redis_client import open_redis_client
+from shared.redis_nodes import ClusterConnection, renamed
 
 BATCH: Final = 256
 LONGEST: Final = 16_384
@@ -56,6 +57,7 @@ class Line:
         patience = min(PATIENCE_S, settings.timeout_s)
         self._client = open_redis_client(settings.url, patience)
         self._connection = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._rename = renamed if isinstance(self._connection, ClusterConnection) else None
         self._scripts = scripts
         self._waiting: list[Question] = []
         self._due = asyncio.Event()
@@ -120,7 +122,8 @@ class Line:
             await self._load()
         self.counts.batches += 1
         self.counts.commands += len(batch)
-        packed = b"".join([pack(command) for command, _ in batch])
+        rename = self._rename
+        packed = b"".join([pack(command if rename is None else rename(command)) for command, _ in batch])
         await connection.send_packed_command([packed], check_health=False)
         async with asyncio.timeout(ANSWERS_S):
             forgotten = await self._answers_to(batch)
@@ -181,7 +184,7 @@ class Line:
             _refuse(reply, LinkLost(f"Redis does not answer: {why}"))
 
 
-def pack(command: Command) -> bytes:
+def pack(command: Sequence[str | int | bytes]) -> bytes:
     """Write a command as Redis reads it. The client library's own way costs as much as all the rest together."""
     parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
     return b"*%d\r\n%b" % (len(parts), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]))

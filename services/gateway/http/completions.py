@@ -61,7 +61,7 @@ class Completions:
                 return await self._resume(request, caller, *read_event_id(last))
             entry = request[ENTRY]
             entry.model, entry.stream = asked.model or "", bool(asked.stream)
-            scenario = self._desk.find(caller, asked.model, request.headers.get("x-baton-scenario"))
+            scenario = await self._desk.choose(caller, asked, request.headers.get("x-baton-scenario"))
             if asked.stream:
                 return await self._stream(request, caller, asked, scenario)
             return await self._whole(request, caller, asked, scenario)

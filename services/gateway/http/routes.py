@@ -105,12 +105,13 @@ class Routes:
 
     async def _models(self, request: web.BaseRequest) -> web.Response:
         caller = await identify(request, self._desk)
-        mine = [scenario.card() for scenario in self._desk.scenarios if caller.may_use(scenario.name)]
-        return as_answer({"object": "list", "data": mine})
+        return as_answer({"object": "list", "data": self._desk.scenarios.cards(caller.may_use)})
 
     async def _model(self, request: web.BaseRequest) -> web.Response:
         caller = await identify(request, self._desk)
-        return as_answer(self._desk.find(caller, request.path[len(MODEL_PATH) :]).card())
+        name = request.path[len(MODEL_PATH) :]
+        scenario = self._desk.find(caller, name)
+        return as_answer(scenario.card(name if name in scenario.aliases else ""))
 
     async def _moderation(self, request: web.BaseRequest) -> web.Response:
         with self._desk.place():

@@ -12,6 +12,7 @@ from services.gateway.access.caller import Grant
 from services.gateway.answers.shapes import Usage
 from services.gateway.journal import Journal
 from services.gateway.prompts.plans import Plan
+from services.gateway.prompts.prefixes import prefix_of
 from services.gateway.prompts.scenarios import Scenario
 from services.gateway.relay.record import Record, Sink
 from shared.errors import BatonError, Cancelled
@@ -120,6 +121,8 @@ def open_call(
         loop.create_future(),
         loop.create_future(),
     )
+    prompts = {plan.prompt for plan in plans}
+    prefixes = {prompt: prefix_of(prompt) if scenario.affinity else () for prompt in prompts}
     for choice, plan in enumerate(plans):
         request_id = call_id if len(plans) == 1 else f"{call_id}-{choice}"
         sink = answer.sink(choice, request_id)
@@ -134,6 +137,7 @@ def open_call(
             text=sink.text,
             memo=memo,
             tenant=grant.caller.tenant,
+            prefix=prefixes[plan.prompt],
         )
         call.records.append(record)
         call.open[request_id] = record

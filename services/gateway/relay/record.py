@@ -86,9 +86,17 @@ class Record:
     guard: Guard | None = None  # of a moderated answer
     memo: bytes = b""  # for the gateway that may have to go on with it
     tenant: str = ""
+    prefix: tuple[int, ...] = ()  # marks of the prompt's beginnings
     before: int = -1  # the last attempt that may be another gateway's
     resumed: int = 0  # tokens that it had when it came from there
     joins: bool = True  # texts of one frame may be shown as one
+    # for the traffic's sake; monotonic, 0: not yet
+    group: str = ""  # of the worker that was asked last
+    taken: bool = False  # some worker had it
+    held_at: float = 0.0  # this attempt's worker accepted it
+    first_at: float = 0.0  # this attempt's first token came
+    begun_at: float = 0.0  # the first token of all came
+    counted: int = -1  # tokens that it had at the last look
 
     @property
     def prompt_tokens(self) -> int:
@@ -122,7 +130,7 @@ class Record:
         self.close()
         self.attempt = attempt
         self.fresh, self.handed_off = True, False
-        self.still_s = self.waited_s = 0.0
+        self.still_s = self.waited_s = self.held_at = self.first_at = 0.0
         self.ask_s = ASK_S
         return Request(
             request_id=self.request_id,

@@ -3,12 +3,10 @@
 Owns the open calls and their records. Chooses no worker, speaks to no client.
 """
 
-import asyncio
-import contextvars
 import itertools
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -19,15 +17,19 @@ from services.gateway.relay.calls import Call
 from services.gateway.relay.offers import Offers
 from services.gateway.relay.record import Record
 from services.gateway.relay.records import Records
+from services.gateway.relay.waking import Waking
+from services.gateway.traffic import TrafficBook
 from shared.bus import Delivery
 from shared.errors import BatonError, Cancelled, Code, MalformedMessage, Overloaded, Unavailable
 from shared.messages import Finish, Finished, Frame, Request, ToGateway, decode
+from shared.policy.attempts import NOBODYS_FAULT
 from shared.policy.dispatch import Dispatcher
 from shared.policy.dispatch_events import (
     Action,
     Arrived,
     AttemptFailed,
     CancelledByClient,
+    Cause,
     Ended,
     Event,
     FirstToken,
@@ -43,8 +45,10 @@ from shared.policy.world import Tick
 from shared.tasks import Tasks
 from shared.telemetry import speak_of
 
-LATEST_TICK_S: Final = 1.0
-"""The dispatcher hears of time at least so often."""
+_LOST: Final = (Cause.LOST, Cause.STALLED, Cause.DEADLINE)
+"""Why an attempt ends badly of which no worker said so."""
+_REFUSED: Final = (Cause.DEADLINE, Cause.FULL, Cause.DISPLACED, Cause.CROWDED, Cause.ABSENT)
+"""Why a request may end for want of a worker."""
 
 
 class Relay:
@@ -59,19 +63,18 @@ class Relay:
         offers: Offers,
         tasks: Tasks,
         metrics: Metrics,
+        traffic: TrafficBook,
         max_streams: int,
     ) -> None:
         self.records = Records(self, view.current)
-        self._heard = view.probing.heard
+        self._heard, self._group_of = view.probing.heard, view.group
         self._gateway, self._dispatcher, self._offers = gateway, dispatcher, offers
-        self._tasks, self._metrics = tasks, metrics
+        self._tasks, self._metrics, self._traffic = tasks, metrics, traffic
         self._max_streams = max_streams
         self._calls: dict[str, Call] = {}  # by the request id of each choice
         self._events: deque[Event] = deque()
         self._pumping = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._wakes = 0.0  # when the timer is due
-        self._nobodys = contextvars.copy_context()  # what the timer does is about no request
+        self._waking = Waking(dispatcher.next_deadline, lambda: self.handle(Tick()))
         # numbers of an earlier life of this gateway never come again, so frames meant for it hit nothing
         self._numbers = itertools.count(int(time.time()) << 20)
 
@@ -82,7 +85,14 @@ class Relay:
 
     def start(self, call: Call) -> None:
         """Take a call on: each of its choices asks for a worker. `close` must follow, whatever happens."""
-        self.enter(call)
+        traffic = self._traffic.of(call.scenario.name)
+        for record in call.records:
+            traffic.arrive(record)
+        try:
+            self.enter(call)
+        except Overloaded:
+            traffic.refused += len(call.records)
+            raise
         self.place(call)
 
     def enter(self, call: Call) -> None:
@@ -99,12 +109,10 @@ class Relay:
     def place(self, call: Call) -> None:
         """Ask for a worker for each choice that is open."""
         for record in list(call.open.values()):
-            what = (record.request_id, call.scenario.name, record.prompt_tokens)
+            what = (record.request_id, call.scenario.name, record.prompt_tokens, call.deadline, call.expires)
             whose = (call.priority, call.grant.caller.tenant, call.grant.caller.weight)
             begun = record.expected > 0
-            self.handle(
-                Arrived(*what, call.deadline, call.expires, *whose, call.wait_by, attempt=record.before, begun=begun)
-            )
+            self.handle(Arrived(*what, *whose, call.wait_by, record.before, begun, record.prefix))
 
     def close(self, call: Call, error: BatonError | None = None) -> None:
         """End a call; whatever of it still runs is cancelled. `error` is why, unless the client left. Idempotent."""
@@ -134,6 +142,7 @@ class Relay:
         self._conclude(call, record, finished)
 
     def _conclude(self, call: Call, record: Record, finished: Finished) -> None:
+        self._traffic.of(call.scenario.name).finish(record, finished, time.monotonic())
         if record.guard is None:
             call.finish(record, finished)
         else:
@@ -161,7 +170,7 @@ class Relay:
                 self._forget(event, actions)
         finally:
             self._pumping = False
-        self._arm()
+        self._waking.arm()
 
     def _perform(self, action: Action) -> None:
         call = self._calls.get(action.request_id)
@@ -173,12 +182,17 @@ class Relay:
             case Withdraw():
                 self._metrics.withdrawn.labels(call.scenario.name, str(action.cause)).inc()
                 call.journal.withdrawn(action.attempt, action.cause)
+                record = call.open.get(action.request_id)
+                if record is not None and action.cause in _LOST:
+                    self._traffic.of(call.scenario.name).fail(record)
                 work = self._offers.withdraw(call.scenario.name, action.request_id, action.attempt)
                 self._spawn(work, f"withdraw {action.request_id}")
             case Refuse():
                 record = call.open.pop(action.request_id, None)
                 if record is not None:
                     self.records.drop(record)
+                    if action.cause in _REFUSED:
+                        self._traffic.of(call.scenario.name).refuse(record)
                     reason = reason_of(action.code, action.cause)
                     came = f"; the stream had come to token {record.expected}" if record.expected else ""
                     self.close(call, Refused(action.code, action.message + came, action.retry_after_s, reason))
@@ -196,13 +210,15 @@ class Relay:
         if record is None:
             return  # its cancellation is the next event
         self._metrics.attempts.labels(call.scenario.name, str(offer.cause)).inc()
-        call.journal.offered(offer.request_id, offer.attempt, offer.instance, offer.cause)
+        self._metrics.routes.labels(call.scenario.name, offer.kind).inc()
+        call.journal.offered(offer.request_id, offer.attempt, offer.instance, offer.cause, offer.route)
         if (reason := record.over(call.scenario.prompter)) is not None:  # only the word of its end was lost
             new = record.expected
             self.complete(call, record, Finished(record.stream, offer.attempt, reason, new, record.prompt_tokens))
             self._events.append(Ended(offer.request_id, offer.attempt))
             return
         request = record.begin(offer.attempt, self._gateway)
+        record.group = self._group_of(offer.instance)
         if not self._spawn(self._ask(call, request, offer.instance), f"offer {offer.request_id}"):
             self._events.append(OfferUnanswered(offer.request_id, offer.attempt, offer.instance))
 
@@ -212,6 +228,7 @@ class Relay:
         record = call.open.get(request.request_id)
         if isinstance(event, OfferAccepted) and record is not None and record.attempt == request.attempt:
             call.journal.accepted(request.attempt, instance)
+            self._traffic.of(call.scenario.name).take(record, time.monotonic())
             call.admit()
         self.handle(event)
 
@@ -222,25 +239,9 @@ class Relay:
             return False
         return True
 
-    def _arm(self) -> None:
-        """Wake the dispatcher when it wants to be. A timer that comes before that is left to find out."""
-        now, due = time.monotonic(), self._dispatcher.next_deadline()
-        wakes = now + LATEST_TICK_S if due is None else min(now + LATEST_TICK_S, max(now, due))
-        if self._timer is not None:
-            if self._wakes <= wakes:
-                return
-            self._timer.cancel()
-        self._wakes = wakes
-        self._timer = asyncio.get_running_loop().call_later(wakes - now, self._tick, context=self._nobodys)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self.handle(Tick())
-
     def stop(self) -> None:
         """Wake nobody any more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._waking.stop()
 
     # ---- what the frames say ---------------------------------------------------------------------------------------
 
@@ -260,6 +261,7 @@ class Relay:
     def on_first_token(self, record: Record) -> None:
         """See Listener."""
         call = self._calls[record.request_id]
+        self._traffic.of(call.scenario.name).first_token(record, call.journal.arrived, time.monotonic())
         call.journal.first_token()
         call.admit()
         self.handle(FirstToken(record.request_id, record.attempt))
@@ -279,7 +281,13 @@ class Relay:
 
     def on_failed(self, record: Record, attempt: int, code: Code, message: str, *, retryable: bool) -> None:
         """See Listener."""
+        if code not in NOBODYS_FAULT:
+            self._traffic.of(self.scenario_of(record)).fail(record)
         self.handle(AttemptFailed(record.request_id, attempt, code, message, retryable=retryable))
+
+    def open_records(self) -> Iterator[tuple[str, Record]]:
+        """Name every stream with its scenario; nothing may change meanwhile."""
+        return ((self._calls[record.request_id].scenario.name, record) for record in self.records)
 
     def scenario_of(self, record: Record) -> str:
         """Which scenario a stream is of."""

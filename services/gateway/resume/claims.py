@@ -11,7 +11,7 @@ from typing import Final
 
 from shared.bus import Bus, Delivery
 from shared.errors import BatonError, MalformedMessage
-from shared.messages import Claim, Claimed, Claims, Role, decode
+from shared.messages import Claim, Claimed, Claims, decode
 from shared.policy.placement import FleetView
 from shared.subjects import Subjects
 from shared.tasks import happens
@@ -81,8 +81,7 @@ class Claimant:
         return told.newest, told.through.is_set()
 
     def _workers(self, scenario: str) -> set[str]:
-        now = time.monotonic()
-        return {name for role in (Role.PREFILL, Role.DECODE) for name in self._view.rank(scenario, role, now)}
+        return set(self._view.members(scenario, time.monotonic()))
 
     async def _ask(self, scenario: str, claim: Claim, told: _Told, tries: int) -> None:
         inbox = self._bus.inbox()

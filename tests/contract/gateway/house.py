@@ -56,10 +56,24 @@ WORDS = ["Once", " upon", " a", " time", "\U0001f469\u200d", "\U0001f680", ' "th
 
 
 class Fleet:
-    """One prefill and one decode. Every request gets WORDS, as far as max_tokens allows, from where it stands."""
+    """One prefill and one decode, unless a test says otherwise.
 
-    def __init__(self, bus: NatsBus, subjects: Subjects) -> None:
-        self.bus, self.subjects = bus, subjects
+    Every request gets WORDS, as far as max_tokens allows, from where it stands.
+    """
+
+    def __init__(
+        self, bus: NatsBus, subjects: Subjects, scenario: str = "chat", groups: list[Group] | None = None
+    ) -> None:
+        self.bus, self.subjects, self.scenario = bus, subjects, scenario
+        self.groups = groups or [Group("g1", [Member("p1", EPOCH)], [Member("d1", EPOCH)])]
+        self.members = {
+            member.instance: (group, role)
+            for group in self.groups
+            for role, members in ((Role.PREFILL, group.prefill), (Role.DECODE, group.decode))
+            for member in members
+        }
+        self.offers: list[tuple[str, str]] = []  # instance and request
+        self.full: set[str] = set()  # who has no slot
         self.requests: list[Request] = []
         self.cancels: list[Cancel] = []
         self.rejects: Rejected | None = None
@@ -81,6 +95,8 @@ class Fleet:
         self.silent_at.clear()
         self.held.clear()
         self.headers.clear()
+        self.offers.clear()
+        self.full.clear()
         self.rejects = None
         self.accepts.set()
         self.may_speak.set()
@@ -89,11 +105,12 @@ class Fleet:
         self.logprob: Callable[[Request], float] = lambda request: -0.5
 
     async def open(self) -> None:
-        await self.bus.subscribe(self.subjects.prefill("chat", "p1"), self._on_offer)
-        await self.bus.subscribe(self.subjects.cancel("chat"), lambda d: self.cancels.append(decode(d.data, Cancel)))
-        await self.bus.subscribe(self.subjects.claim("chat"), lambda d: self._spawn(self._tell(d)))
-        for name in ("p1", "d1"):
-            await self.bus.subscribe(self.subjects.presence(name), lambda d: None)
+        scenario, subjects = self.scenario, self.subjects
+        await self.bus.subscribe(subjects.cancel(scenario), lambda d: self.cancels.append(decode(d.data, Cancel)))
+        await self.bus.subscribe(subjects.claim(scenario), lambda d: self._spawn(self._tell(d)))
+        for name in self.members:
+            await self.bus.subscribe(subjects.prefill(scenario, name), self._on_offer)
+            await self.bus.subscribe(subjects.presence(name), lambda d: None)
         self._spawn(self._beat())
 
     async def close(self) -> None:
@@ -110,35 +127,39 @@ class Fleet:
         for name in decode(delivery.data, Claim).request_ids:
             if request := self.held.get(name):
                 await self.bus.respond(delivery, Claimed("d1", request))
-        for name in ("p1", "d1"):
+        for name in self.members:
             await self.bus.respond(delivery, Claims(name, 0))
 
     async def _beat(self) -> None:
         number = 0
         while True:
             number += 1
-            group = Group("g1", [Member("p1", EPOCH)], [Member("d1", EPOCH)])
-            shown = ScenarioMap("chat", number, EPOCH, [group] if self.present else [])
-            await self.bus.publish(self.subjects.map("chat"), shown)
-            for name, role in (("p1", Role.PREFILL), ("d1", Role.DECODE)):
-                status = Status(name, EPOCH, role, State.READY, "chat", "g1", 64, 64, number=number)
-                await self.bus.publish(self.subjects.status("chat", name), status)
+            scenario = self.scenario
+            shown = ScenarioMap(scenario, number, EPOCH, self.groups if self.present else [])
+            await self.bus.publish(self.subjects.map(scenario), shown)
+            for name, (group, role) in self.members.items():
+                free = 0 if name in self.full else 64
+                status = Status(name, EPOCH, role, State.READY, scenario, group.name, 64, free, number=number)
+                await self.bus.publish(self.subjects.status(scenario, name), status)
             await asyncio.sleep(0.05)
 
     def _on_offer(self, delivery: Delivery) -> None:
-        self._spawn(self._serve(delivery, decode(delivery.data, PrefillRequest).request))
+        name = delivery.subject.rpartition(".")[2]
+        self._spawn(self._serve(delivery, name, decode(delivery.data, PrefillRequest).request))
 
-    async def _serve(self, delivery: Delivery, request: Request) -> None:
+    async def _serve(self, delivery: Delivery, name: str, request: Request) -> None:
         self.requests.append(request)
+        self.offers.append((name, request.request_id))
         self.headers.append(delivery.headers)
         await self.accepts.wait()
         if self.rejects is not None:
-            await self.bus.respond(delivery, replace_rejected(self.rejects, request))
+            await self.bus.respond(delivery, replace_rejected(self.rejects, name, request))
             return
-        await self.bus.respond(delivery, Accepted(request.request_id, request.attempt, "p1", EPOCH))
+        await self.bus.respond(delivery, Accepted(request.request_id, request.attempt, name, EPOCH))
         self.held[request.request_id] = request
         await self.may_speak.wait()
-        handed = HandedOff(request.stream, request.request_id, request.attempt, "d1", EPOCH)
+        at = self.members[name][0].decode[0].instance
+        handed = HandedOff(request.stream, request.request_id, request.attempt, at, EPOCH)
         await self.bus.publish(self.subjects.frames(request.gateway), handed)
         last = min(len(self.words(request)), request.stopping.max_tokens)
         for index in range(request.generated, last):
@@ -175,8 +196,8 @@ class Fleet:
         await self.bus.publish(self.subjects.frames(request.gateway), frame, traced=False)
 
 
-def replace_rejected(said: Rejected, request: Request) -> Rejected:
-    return Rejected(request.request_id, request.attempt, "p1", said.code, said.message, said.retryable)
+def replace_rejected(said: Rejected, name: str, request: Request) -> Rejected:
+    return Rejected(request.request_id, request.attempt, name, said.code, said.message, said.retryable)
 
 
 def replace_failed(said: Failed, request: Request) -> Failed:
@@ -239,6 +260,8 @@ async def open_house(
     instance: str = "gateway-1",
     tenant: dict[str, TenantSettings] | None = None,
     scenario: dict[str, Any] | None = None,
+    groups: list[Group] | None = None,
+    others: dict[str, dict[str, Any]] | None = None,
     moderation: dict[str, ModeratorSettings] | None = None,
     **settings: object,
 ) -> AsyncIterator[House]:
@@ -249,14 +272,17 @@ async def open_house(
         redis=redis,
         gateway=GatewaySettings(**{"port": 0, **settings}),  # type: ignore[arg-type]
         fleet=fleet_settings,
-        scenario={"chat": ScenarioSettings("sim", engine="sim", request_timeout_s=20.0, **(scenario or {}))},
+        scenario={
+            name: ScenarioSettings("sim", engine="sim", request_timeout_s=20.0, **more)
+            for name, more in {"chat": scenario or {}, **(others or {})}.items()
+        },
         instance=InstanceSettings(id=instance),
         tenant=tenant or {},
         moderation=moderation or {},
     )
     bus = await NatsBus.open(replace(nats), service="tests")
     subjects = Subjects(nats.prefix)
-    fleet = Fleet(bus, subjects)
+    fleet = Fleet(bus, subjects, groups=groups)
     await fleet.open()
     gateway, stopping = Gateway(), Stopping()
     gateway.prepare(config)

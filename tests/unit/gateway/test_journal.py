@@ -56,6 +56,10 @@ def chat(**more: Any) -> ChatRequest:
     return ChatRequest(messages=[cast(Any, {"role": "user", "content": SECRET})], **more)
 
 
+def at(instance: str, attempt: int) -> dict[str, Any]:
+    return {"baton.attempt": attempt, "baton.instance": instance}
+
+
 def journal(span: Span, metrics: Metrics | None = None) -> Journal:
     meters = (metrics or Metrics(CollectorRegistry())).of("chat", "talk", "gemma")
     return Journal(span, meters, 0.0)
@@ -99,22 +103,22 @@ def test_a_completion_is_told_as_one(traced: Traced) -> None:
 def test_the_relay_shows_in_the_spans_events_and_the_ending_in_its_attributes(traced: Traced) -> None:
     told = journal(traced.open(chat()))
     told.started()
-    told.offered("r", 0, "p1", Cause.ARRIVED)
+    told.offered("r", 0, "p1", Cause.ARRIVED, "fewest_streams")
     told.accepted(0, "p1")
     told.handed_off(0, "d1")
     told.first_token()
     told.withdrawn(0, Cause.LOST)
-    told.offered("r", 1, "p2", Cause.LOST)
+    told.offered("r", 1, "p2", Cause.LOST, "canary")
     told.answered()
     told.ended(Usage(3, 2, 1), [Finish.STOP], "acme", None)
     span = traced.one()
     assert [(event.name, dict(event.attributes)) for event in span.events] == [
-        ("offered", {"baton.attempt": 0, "baton.instance": "p1", "baton.cause": "arrived"}),
+        ("offered", {**at("p1", 0), "baton.cause": "arrived", "baton.route": "fewest_streams"}),
         ("accepted", {"baton.attempt": 0, "baton.instance": "p1"}),
         ("handed off", {"baton.attempt": 0, "baton.instance": "d1"}),
         ("first token", {}),
         ("withdrawn", {"baton.attempt": 0, "baton.cause": "lost"}),
-        ("offered", {"baton.attempt": 1, "baton.instance": "p2", "baton.cause": "lost"}),
+        ("offered", {**at("p2", 1), "baton.cause": "lost", "baton.route": "canary"}),
     ]
     assert span.attributes["gen_ai.usage.input_tokens"] == 3
     assert span.attributes["gen_ai.usage.output_tokens"] == 2
@@ -145,7 +149,7 @@ def test_of_an_unsampled_call_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -
     assert not span.is_recording()
     assert span.get_span_context().is_valid
     told = journal(span)
-    told.offered("r", 0, "p1", Cause.ARRIVED)
+    told.offered("r", 0, "p1", Cause.ARRIVED, "fewest_streams")
     told.ended(Usage(1, 1, 0), [Finish.STOP], "acme", None)
     assert traced.exporter.get_finished_spans() == ()
     traced.telemetry.close()

@@ -12,13 +12,16 @@ from services.gateway.metrics import Metrics
 from services.gateway.prompts.plans import Plan
 from services.gateway.relay.calls import Call, open_call
 from services.gateway.relay.relay import Relay
+from services.gateway.traffic import TrafficBook
 from shared.errors import Cancelled
 from shared.messages import Failed, Finish, Finished, Frame, Request, Sampling, Stopping, pack_tokens
 from shared.policy.dispatch import Dispatcher
 from shared.policy.dispatch_events import OfferAccepted
 from shared.policy.placement import FleetView
 
-SCENARIO = SimpleNamespace(name="chat", queue_s=9.0, first_token_s=9.0, timeout_s=9.0)
+SCENARIO = SimpleNamespace(
+    name="chat", queue_s=9.0, first_token_s=9.0, timeout_s=9.0, ttft_s=1.0, tpot_s=0.1, affinity=True
+)
 GRANT = SimpleNamespace(caller=SimpleNamespace(tenant="t", weight=1.0))
 PLAN = Plan(pack_tokens([1, 2]), Sampling(), Stopping(max_tokens=9), first_of_prompt=True)
 
@@ -45,7 +48,7 @@ class Choice:
 def opened(relay: Relay, name: str, *, slow: bool) -> Call:
     choice = Choice(relay, slow=slow)
     journal = SimpleNamespace(
-        answered=lambda: None, first_token=lambda: None, accepted=lambda *_: None, span=INVALID_SPAN
+        answered=lambda: None, first_token=lambda: None, accepted=lambda *_: None, span=INVALID_SPAN, arrived=0.0
     )
     scenario, grant = cast(Any, SCENARIO), cast(Any, GRANT)
     call = open_call(name, scenario, grant, plans=[PLAN], answer=choice, journal=cast(Any, journal))
@@ -63,6 +66,7 @@ def relay_with(view: FleetView, offers: object = None) -> Relay:
         offers=cast(Any, offers),  # None: nobody is there to be asked
         tasks=cast(Any, None),
         metrics=Metrics(CollectorRegistry()),
+        traffic=TrafficBook([cast(Any, SCENARIO)]),
         max_streams=9,
     )
 

@@ -76,9 +76,10 @@ def arrived(
     wait_by: float = inf,
     attempt: int = -1,
     begun: bool = False,
+    prefix: tuple[int, ...] = (),
 ) -> Arrived:
     whose = (priority, tenant, weight, wait_by)
-    return Arrived(request_id, scenario, tokens, deadline, expires, *whose, attempt, begun)
+    return Arrived(request_id, scenario, tokens, deadline, expires, *whose, attempt, begun, prefix)
 
 
 def seen(instance: str, free: int = 1, **others: object) -> StatusSeen:

@@ -4,6 +4,8 @@ Nothing happens by itself: the test says which message moves, who works, who die
 every step. The workers and the pipe are in `relay_workers`.
 """
 
+from collections import Counter
+
 from shared.policy.attempts import Phase
 from shared.policy.dispatch import Dispatcher
 from shared.policy.dispatch_events import (
@@ -21,6 +23,7 @@ from shared.policy.dispatch_events import (
     Withdraw,
 )
 from shared.policy.placement import FleetView
+from shared.policy.routes import RouteRules
 from shared.policy.shares import Shares
 from shared.policy.world import PulseSeen, Tick
 from tests.unit.policy.builders import arrived
@@ -54,9 +57,9 @@ def check_shares(shares: Shares) -> None:
 class RelayWorld(RelayWorkers):
     """Everything but the dispatcher is honest and simple; only the pipe is bad."""
 
-    def __init__(self) -> None:
+    def __init__(self, routes: RouteRules | None = None) -> None:
         super().__init__()
-        self.dispatcher = Dispatcher(FleetView(), RULES)
+        self.dispatcher = Dispatcher(FleetView(), RULES, {"chat": routes or RouteRules()})
         self.unanswered: dict[Key, str] = {}
         self.submitted = 0
         self.ended: dict[str, str] = {}
@@ -103,7 +106,7 @@ class RelayWorld(RelayWorkers):
     def arrive(self, *, patience: float, priority: int, tenant: str = "", tokens: int = 8) -> None:
         self.submitted += 1
         deadline, expires = self.now + patience, self.now + 10 * patience
-        whose = {"priority": priority, "tenant": tenant, "tokens": tokens}
+        whose = {"priority": priority, "tenant": tenant, "tokens": tokens, "prefix": (tokens, priority)}
         self.feed(arrived(f"r{self.submitted}", deadline=deadline, expires=expires, **whose))  # type: ignore[arg-type]
 
     def cancel(self, name: str) -> None:
@@ -166,6 +169,8 @@ class RelayWorld(RelayWorkers):
         for request in book._requests.values():
             assert request.request_id in book._ends, "whoever is open has an end"
             assert (request.phase is Phase.WAITING) == (request.request_id in lined)
+        computing = Counter(one.instance for one in book._requests.values() if one.local)
+        assert computing == book.local, "places of prompts that decodes compute"
         assert waiting._resumed_cost == sum(request.cost for request in waiting.resumed)
         for shares in waiting._shares.values():
             check_shares(shares)

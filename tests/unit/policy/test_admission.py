@@ -198,6 +198,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.slots: dict[tuple[str, int], int] = {}
         self.rooms: dict[tuple[str, int], list[int]] = {}
         self.running: set[tuple[str, int]] = set()
+        self.computing: set[tuple[str, int]] = set()
         self.over: set[tuple[str, int]] = set()
         self.rooms_over: set[tuple[str, int]] = set()
 
@@ -228,12 +229,17 @@ class AnyOrder(RuleBasedStateMachine):
         self.decode.cancel(name, attempt)
         self.rooms_over.update((name, older) for older in range(attempt + 1))
 
-    @rule(name=NAMES, attempt=ATTEMPTS, blocks=st.integers(1, 5))
-    def offer_to_decode(self, name: str, attempt: int, blocks: int) -> None:
-        verdict = self.decode.offer(name, attempt, blocks=blocks, kv_bytes=blocks, deadline=2.0, free_blocks=8, now=1.0)
+    @rule(name=NAMES, attempt=ATTEMPTS, blocks=st.integers(1, 5), local=st.booleans())
+    def offer_to_decode(self, name: str, attempt: int, blocks: int, *, local: bool) -> None:
+        verdict = self.decode.offer(
+            name, attempt, blocks=blocks, kv_bytes=blocks, deadline=2.0, free_blocks=8, now=1.0, local=local
+        )
         if isinstance(verdict, Admitted) and not verdict.repeated:
             assert (name, attempt) not in self.rooms_over
             self.rooms[name, attempt] = [blocks]
+            if local:
+                self.enter([(name, attempt)])
+                self.computing.add((name, attempt))
 
     @rule(name=NAMES, attempt=ATTEMPTS)
     def kv_arrives(self, name: str, attempt: int) -> None:
@@ -244,13 +250,23 @@ class AnyOrder(RuleBasedStateMachine):
         self.decode.inserted(name, attempt)
         if (name, attempt) in self.rooms:
             self.rooms[name, attempt] = [0]
+        self.computing.discard((name, attempt))
 
     @rule(name=NAMES, attempt=ATTEMPTS)
     def ends(self, name: str, attempt: int) -> None:
         if self.rooms.pop((name, attempt), None) is not None:
             self.rooms_over.add((name, attempt))
         self.running.discard((name, attempt))
+        self.computing.discard((name, attempt))
         self.enter(self.decode.ended(name, attempt))
+
+    @rule(name=NAMES, attempt=ATTEMPTS)
+    def is_refused_after_all(self, name: str, attempt: int) -> None:
+        key = (name, attempt)
+        self.rooms.pop(key, None)
+        self.running.discard(key)
+        self.computing.discard(key)
+        self.enter(self.decode.ended(name, attempt, began=False))
 
     def enter(self, keys: list[tuple[str, int]]) -> None:
         for key in keys:
@@ -266,6 +282,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.decode.granted_blocks == sum(blocks for [blocks] in self.rooms.values()) <= 8
         assert self.decode._staged == self.decode.granted_blocks
         assert len(self.running) <= 2
+        assert self.decode.local == len(self.computing) <= 1
 
     def teardown(self) -> None:
         for key in list(self.slots):
@@ -282,3 +299,57 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+# ---- prompts that a decode computes itself
+
+
+def offer_local(admission: DecodeAdmission, name: str, blocks: int = 1, *, local: bool = True) -> Code | None:
+    verdict = admission.offer(name, 0, blocks=blocks, kv_bytes=1, deadline=9.0, free_blocks=100, now=1.0, local=local)
+    return code(verdict)
+
+
+def test_a_quarter_of_the_sequences_may_be_prompts_and_one_at_least() -> None:
+    for sequences, most in ((1, 1), (4, 1), (8, 2), (9, 2)):
+        admission = DecodeAdmission(100, 100, sequences, waiting=0)
+        taken = [offer_local(admission, f"r{number}") for number in range(most + 1)]
+        assert taken == [None] * most + [Code.OVERLOADED]
+        assert admission.local == most
+        admission.inserted("r0", 0)
+        assert admission.local == most - 1
+
+
+def test_a_prompt_has_its_place_in_the_batch_from_the_start() -> None:
+    admission = DecodeAdmission(100, 100, sequences=2, waiting=4)
+    assert [offer_local(admission, "a"), offer_local(admission, "b", local=False)] == [None, None]
+    assert admission.received("b", 0) == [("b", 0)]
+    assert offer_local(admission, "c", local=False) is None
+    assert admission.received("c", 0) == []
+    assert offer_local(admission, "d") is Code.OVERLOADED
+    assert admission.ended("a", 0) == [("c", 0)]
+    assert admission.ended("b", 0) == []
+    assert offer_local(admission, "d") is None
+    assert (admission.local, admission.used) == (1, 2)
+
+
+def test_its_blocks_are_held_until_it_is_in_the_batch() -> None:
+    admission = DecodeAdmission(100, 100, sequences=8, waiting=0)
+    offer_local(admission, "a", blocks=60)
+    assert offer_local(admission, "b", blocks=60, local=False) is Code.OVERLOADED
+    admission.inserted("a", 0)
+    assert (admission.granted_blocks, admission.local) == (0, 0)
+    assert offer_local(admission, "b", blocks=60, local=False) is None
+    for name in "ab":
+        admission.ended(name, 0)
+    assert (admission.used, admission.local, admission.granted_blocks) == (0, 0, 0)
+
+
+def test_an_attempt_that_was_refused_after_all_may_come_again_unless_it_was_cancelled() -> None:
+    admission = DecodeAdmission(100, 100, sequences=2, waiting=0)
+    offer_local(admission, "a")
+    admission.ended("a", 0, began=False)
+    assert (admission.used, admission.local) == (0, 0)
+    assert offer_local(admission, "a") is None
+    admission.cancel("a", 0)
+    admission.ended("a", 0, began=False)
+    assert offer_local(admission, "a") is Code.STALE

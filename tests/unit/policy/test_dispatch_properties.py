@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from shared.errors import Code
 from shared.policy.attempts import Phase
 from shared.policy.dispatch_events import Stalled
+from shared.policy.routes import RouteRules
 from shared.policy.world import BusDown, BusUp, NobodyThere
 from tests.unit.policy.relay_world import DECODES, PREFILLS, RelayWorld
 
@@ -21,9 +22,11 @@ FAULTS = st.sampled_from((None, None, None, Code.ENGINE_FAILED, Code.OVERLOADED,
 class LossyRelay(RuleBasedStateMachine):
     """Rules are the faults of the world; its own assertions are the properties."""
 
+    routes = RouteRules()
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = RelayWorld()
+        self.world = RelayWorld(self.routes)
 
     @rule(
         patience=st.sampled_from((0.3, 2.0, 50.0)),
@@ -120,7 +123,15 @@ class LossyRelay(RuleBasedStateMachine):
         self.world.heal()
 
 
+class RoutedRelay(LossyRelay):
+    """With every preference there is: known beginnings, one prefill fed until it is full, short prompts at decodes."""
+
+    routes = RouteRules(fill=True, affinity=True, local_tokens=100)
+
+
 TestLossyRelay = LossyRelay.TestCase
 TestLossyRelay.settings = settings(
     max_examples=EXAMPLES, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+TestRoutedRelay = RoutedRelay.TestCase
+TestRoutedRelay.settings = settings(TestLossyRelay.settings, max_examples=max(1, EXAMPLES // 4))

@@ -1,0 +1,27 @@
+"""How an observer judges silence, and what it says of those that are lost."""
+
+from dataclasses import dataclass, field
+
+from shared.messages import Epoch
+from shared.policy.probing import ProbeRules
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRules:
+    """How silence is judged."""
+
+    heartbeat_s: float = 0.5
+    misses: int = 3  # so many beats missed: suspect; one more: lost
+    penalty_s: float = 1.0  # for an unanswered offer; doubled by each further one, ended by an answer
+    penalty_max_s: float = 30.0
+    probes: ProbeRules = field(default_factory=ProbeRules)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """That incarnation of the instance is gone with all it held; nothing is to be settled with it any more."""
+
+    instance: str
+    epoch: Epoch
+    reason: str
+    died: bool = True  # its process, for certain; False: it stopped in order, or is out of sight
