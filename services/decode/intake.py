@@ -8,24 +8,26 @@ import logging
 import time
 from typing import Final
 
-from services.decode.incoming import Incoming, Withdrawn
-from services.decode.streams import Stream, Streams
+from services.decode.batch import Batch
+from services.decode.checks import LinkChecks
+from services.decode.incoming import Incoming, Member, Withdrawn
 from shared.bus import Delivery, extract
 from shared.engine import EngineInfo
 from shared.errors import BatonError, Code, MalformedMessage
 from shared.failpoints import failpoint
 from shared.kv import Expected, KvReceiver
-from shared.messages import Cancel, Done, KvGrant, KvReady, ToDecode, decode
+from shared.kv.growth import TAIL_BYTES, Tail
+from shared.messages import Cancel, Done, KvGrant, KvReady, LinkCheck, ToDecode, decode
 from shared.policy.admission import DecodeAdmission, Refused
-from shared.policy.known import Key
 from shared.telemetry import ATTEMPT, ERROR_TYPE, GEN_AI_INPUT_TOKENS, GEN_AI_OUTPUT_TOKENS, KV_BYTES, REQUEST_ID
 from shared.worker.roster import Roster
 from shared.worker.running import key_of, left_s
 from shared.worker.standing import Standing
-from shared.worker.tokens import sequence_of
 
 GROWTH_BLOCKS: Final = 1
 """Reserved beyond the tokens that come: a sequence that cannot grow at all is not worth its transfer."""
+MOST_GROWING: Final = 8
+"""Buffers that may come while they are computed: each has chosen its decode early, and keeps its room for long."""
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +38,10 @@ class Intake:
     def __init__(
         self,
         standing: Standing,
-        roster: Roster[Incoming],
+        roster: Roster[Member],
         admission: DecodeAdmission,
         receiver: KvReceiver,
-        streams: Streams,
+        batch: Batch,
     ) -> None:
         self._standing = standing
         self._engine = standing.engine
@@ -47,12 +49,13 @@ class Intake:
         self._roster = roster
         self._admission = admission
         self._receiver = receiver
-        self._streams = streams
+        self._batch = batch
+        self._checks = LinkChecks(standing, roster, receiver)
 
     def hear(self, delivery: Delivery) -> None:
         """Answer an offer at once, or a withdrawal of one. Waits for nothing."""
         try:
-            message: KvReady | Cancel = decode(delivery.data, ToDecode, "message to decode")
+            message: KvReady | LinkCheck | Cancel = decode(delivery.data, ToDecode, "message to decode")
             if isinstance(message, Cancel):
                 self._roster.cancel(message, Withdrawn("prefill takes it to another decode"))
                 self._roster.reply(delivery, Done(self._roster.name))
@@ -60,8 +63,11 @@ class Intake:
         except MalformedMessage as error:
             self._roster.malformed(delivery, error)
             return
+        if isinstance(message, LinkCheck):
+            self._checks.hear(delivery, message)
+            return
         held = self._roster.get(message.request.request_id, message.request.attempt)
-        if held is not None:
+        if isinstance(held, Incoming):
             self._roster.reply(delivery, held.answer)
             return
         problem = self._problem(message) or self._admit(delivery, message)
@@ -76,6 +82,8 @@ class Intake:
             return Refused(Code.STALE, f"{offer.prefill} speaks with an epoch it has lost")
         if offer.fingerprint != self._engine.info.fingerprint:
             return Refused(Code.KV_REFUSED, "the KV buffer is of another model, layout or data type")
+        if offer.growing and sum(held.growing for held in self._roster) >= MOST_GROWING:
+            return Refused(Code.OVERLOADED, f"{MOST_GROWING} buffers come here already while they are computed")
         return unfit(offer, self._engine.info)
 
     def _admit(self, delivery: Delivery, offer: KvReady) -> Refused | None:
@@ -83,8 +91,8 @@ class Intake:
         verdict = self._admission.offer(
             request.request_id,
             request.attempt,
-            blocks=min(info.blocks_for(request.n_tokens) + GROWTH_BLOCKS, info.blocks),
-            kv_bytes=offer.kv_bytes,
+            blocks=min(info.blocks_for(offer.kv_tokens + 1) + GROWTH_BLOCKS, info.blocks),
+            kv_bytes=payload_bytes(offer),
             deadline=now + left_s(request.expires_ms),
             free_blocks=self._engine.load().free_blocks,
             now=now,
@@ -98,11 +106,14 @@ class Intake:
 
     def _grant(self, delivery: Delivery, offer: KvReady) -> Refused | None:
         request = offer.request
-        deadline_ms = min(request.expires_ms, int((time.time() + self._standing.fleet.push_timeout_s) * 1000))
+        begins_ms = int(time.time() * 1000)
+        if offer.growing:  # it may last as long as the first token does
+            begins_ms = max(begins_ms, request.deadline_ms)
+        deadline_ms = min(request.expires_ms, begins_ms + int(self._standing.fleet.push_timeout_s * 1000))
         expected: Expected | None = None
         try:
             key = key_of(request.request_id, request.attempt)
-            expected = self._receiver.expect(key, offer.kv_bytes, deadline_ms)
+            expected = self._receiver.expect(key, payload_bytes(offer), deadline_ms)
             grant = KvGrant(
                 request.request_id,
                 request.attempt,
@@ -112,12 +123,12 @@ class Intake:
                 self._receiver.endpoints,
                 deadline_ms,
             )
-            incoming = Incoming(offer, grant, expected, extract(delivery), self._streams)
-            self._roster.enter(incoming, lambda entered: self._carry(entered, delivery))
+            incoming = Incoming(offer, grant, expected, extract(delivery), self._batch.streams)
+            self._roster.enter(incoming, lambda _: self._carry(incoming, delivery))
         except BatonError as error:
             if expected is not None:
                 expected.cancel()
-            self._admit_next(self._admission.ended(request.request_id, request.attempt))
+            self._batch.call(self._admission.ended(request.request_id, request.attempt, began=False))
             return Refused(error.code, str(error), retryable=error.retryable)
         return None
 
@@ -148,63 +159,43 @@ class Intake:
                 if error is not None:
                     span.set_attribute(ERROR_TYPE, error.code.value)
             finally:
-                await self._free(incoming)
+                await self._batch.free(incoming)
             if error is not None and incoming.owes(error):
                 await self._roster.tell(request, error)
 
     async def _decode(self, incoming: Incoming) -> None:
         """From the granted push to the last token."""
-        request, offer = incoming.request, incoming.offer
+        offer = incoming.offer
         failpoint("decode.granted")
         incoming.staging = await incoming.expected.received()
         failpoint("decode.received")
         self._metrics.received(offer.kv_bytes)
-        self._admit_next(self._admission.received(request.request_id, request.attempt))
+        cached_tokens = offer.cached_tokens
+        if offer.growing:
+            tail = Tail.parse(incoming.staging.view[offer.kv_bytes :])
+            incoming.sampled(tail.token_id)
+            cached_tokens = tail.cached_tokens
+        self._batch.call(self._admission.received(incoming.request_id, incoming.attempt))
         await incoming.turn.wait()
         incoming.check()
-        sequence = sequence_of(request)
-        text = self._standing.open_text(request, sequence.tokens[request.prompt_tokens :])
-        incoming.stream = stream = Stream(sequence.key, request, text, offer.cached_tokens, incoming.progress)
-        self._streams.join(stream)
-        await self._engine.insert(sequence, offer.kv_tokens, incoming.staging.view)
-        failpoint("decode.inserted")
-        incoming.staging.release()
-        self._admission.inserted(request.request_id, request.attempt)
-        incoming.check()
-        error = await stream.over
-        if error is not None:
-            raise error
+        await self._batch.decode(incoming, incoming.request, cached_tokens)
 
-    async def _free(self, incoming: Incoming) -> None:
-        """Free everything the attempt holds, whatever it holds."""
-        stream = incoming.stream
-        if stream is not None:
-            self._streams.leave(stream)
-        try:
-            await self._engine.release(incoming.key)
-        finally:
-            incoming.expected.cancel()
-            if incoming.staging is not None:
-                incoming.staging.release()
-            self._admit_next(self._admission.ended(incoming.request_id, incoming.attempt))
 
-    def _admit_next(self, keys: list[Key]) -> None:
-        """Give these attempts their turn to enter the batch."""
-        for request_id, attempt in keys:
-            held = self._roster.get(request_id, attempt)
-            if held is not None:
-                held.turn.set()
+def payload_bytes(offer: KvReady) -> int:
+    """Count the bytes that are pushed: a buffer that grows is followed by what was not known when it was offered."""
+    return offer.kv_bytes + (TAIL_BYTES if offer.growing else 0)
 
 
 def unfit(offer: KvReady, info: EngineInfo) -> Refused | None:
     """What is wrong with an offer by itself: no decode of this model would take it."""
     request = offer.request
-    if len(request.tokens) % 4 or request.generated < 1:
+    sampled = 0 if offer.growing else 1  # with the prompt, and part of the offer
+    if len(request.tokens) % 4 or request.generated < sampled:
         return Refused(Code.MALFORMED, "an offer holds the prompt and at least one generated token", retryable=False)
-    if offer.kv_tokens != request.n_tokens - 1 or offer.kv_bytes != info.kv_bytes(offer.kv_tokens):
+    if offer.kv_tokens != request.n_tokens - sampled or offer.kv_bytes != info.kv_bytes(offer.kv_tokens):
         return Refused(Code.MALFORMED, "an offer's KV covers all its tokens but the last", retryable=False)
-    if request.n_tokens >= info.context:
-        return Refused(Code.CONTEXT_TOO_LONG, f"{request.n_tokens} tokens leave no room", retryable=False)
+    if offer.kv_tokens + 1 >= info.context:
+        return Refused(Code.CONTEXT_TOO_LONG, f"{offer.kv_tokens + 1} tokens leave no room", retryable=False)
     if left_s(request.expires_ms) <= 0:
         return Refused(Code.DEADLINE, "the request's time is up", retryable=False)
     return None

@@ -3,10 +3,13 @@
 from contextlib import AsyncExitStack
 
 from services.decode.worker import DecodeWorker
+from shared.becoming import Becoming
+from shared.checkup import Checkup
 from shared.config import Config
+from shared.engine import Probed
 from shared.instance import Instance, Load
 from shared.kv.receiver import Receiver
-from shared.messages import Role
+from shared.messages import AssignRole, Role
 from shared.worker.opening import open_model, open_standing, taken_over
 
 
@@ -16,6 +19,8 @@ class Decode:
     role = Role.DECODE
 
     def __init__(self) -> None:
+        self.becoming = Becoming()
+        self._instance: Instance | None = None
         self._worker: DecodeWorker | None = None
 
     def prepare(self, config: Config) -> None:
@@ -24,13 +29,17 @@ class Decode:
 
     async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
         """Start the engine, open the way in for KV, then listen."""
+        self._instance = instance
         standing = await open_standing(instance, self._model, stack)
         receiver = await Receiver.open(instance.config.kv, standing.arena)
         stack.push_async_callback(receiver.close)
-        self._worker = worker = DecodeWorker(standing, receiver)
+        settings = instance.config.scenarios[instance.scenario]
+        self._worker = worker = DecodeWorker(standing, receiver, settings.local_prefill_tokens)
         _ = instance.vital.spawn(worker.pump(), name=f"{instance.id} engine")
         _ = instance.vital.spawn(worker.resuming.watch(), name=f"{instance.id} orphans")
         instance.when_broken(lambda: worker.drop(taken_over(instance)))
+        probed = standing.engine if isinstance(standing.engine, Probed) else None
+        _ = instance.vital.spawn(Checkup(instance, probed).run(), name=f"{instance.id} checkup")
         await worker.listen(stack)
 
     def load(self) -> Load:
@@ -41,3 +50,8 @@ class Decode:
         """Take nothing new; let what runs finish."""
         if self._worker is not None:
             await self._worker.drain(seconds)
+
+    async def assign(self, order: AssignRole) -> None:
+        """Accept another role; what is held is finished first."""
+        if self._instance is not None:
+            await self.becoming.accept(self._instance, order)

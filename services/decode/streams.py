@@ -7,6 +7,7 @@ be elsewhere.
 
 import asyncio
 import logging
+import time
 
 from msgspec import structs
 
@@ -18,6 +19,7 @@ from shared.worker.frames import Draft, FrameSender, failed
 from shared.worker.metrics import WorkerMetrics
 from shared.worker.progress import Progress
 from shared.worker.tokens import Pieces, Text, finished, logprobs_of, show
+from shared.worker.work import WorkMeter
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,15 @@ class Stream:
 class Streams:
     """Reads the engine's steps and publishes them."""
 
-    def __init__(self, engine: Engine, sender: FrameSender, pieces: Pieces, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        sender: FrameSender,
+        pieces: Pieces,
+        metrics: WorkerMetrics,
+        work: WorkMeter | None = None,
+    ) -> None:
+        self._work = work if work is not None else WorkMeter()
         self._engine = engine
         self._sender = sender
         self._pieces = pieces
@@ -59,10 +69,12 @@ class Streams:
     def join(self, stream: Stream) -> None:
         """Tokens of this sequence are published from now on; call it before the engine can sample one."""
         self._live[stream.key] = stream
+        self._work.slots.add(1, time.monotonic())
 
     def leave(self, stream: Stream) -> None:
         """Publish no more of it."""
-        self._live.pop(stream.key, None)
+        if self._live.pop(stream.key, None) is not None:
+            self._work.slots.add(-1, time.monotonic())
 
     async def pump(self) -> None:
         """Publish every step until the engine closes; raises EngineFailed when it dies."""
@@ -92,6 +104,7 @@ class Streams:
             if failing is not None:
                 self._end(drafts.setdefault(failing.request.gateway, Draft()), failing, failure)
         self._metrics.step(len(step.sampled))
+        self._work.tokens += len(step.sampled)
         return drafts
 
     def _add(self, draft: Draft, stream: Stream, sampled: Sampled) -> None:
@@ -118,6 +131,7 @@ class Streams:
             draft.ended.append(failed(stream.request, ending))
         else:
             self._metrics.ended(ending.reason)
+            self._work.passed += 1
             stream.progress.ended = ending
             draft.ended.append(ending)
         stream.close(None)

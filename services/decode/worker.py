@@ -1,10 +1,13 @@
 """The parts of a decode worker, put together on what it stands on."""
 
+import time
 from contextlib import AsyncExitStack
 from typing import Final
 
-from services.decode.incoming import Incoming
+from services.decode.batch import Batch
+from services.decode.incoming import Member
 from services.decode.intake import Intake
+from services.decode.local import LocalPrompts
 from services.decode.streams import Streams
 from shared.errors import BatonError, Draining
 from shared.instance import Load
@@ -18,20 +21,23 @@ WAITING: Final = 4
 
 
 class DecodeWorker:
-    """Takes KV buffers in, decodes, publishes frames."""
+    """Takes KV buffers in, decodes, publishes frames; computes prompts of fewer than `local_below` tokens itself."""
 
-    def __init__(self, standing: Standing, receiver: KvReceiver) -> None:
+    def __init__(self, standing: Standing, receiver: KvReceiver, local_below: int = 0) -> None:
         self._standing = standing
         info = standing.engine.info
         self._admission = DecodeAdmission(info.blocks, standing.arena.size, info.max_sequences, WAITING)
-        self.roster: Roster[Incoming] = standing.roster(self._admission)
+        self.roster: Roster[Member] = standing.roster(self._admission)
         self.resuming = standing.resuming(self.roster)
-        self._streams = Streams(standing.engine, standing.sender, standing.pieces, standing.metrics)
-        self._intake = Intake(standing, self.roster, self._admission, receiver, self._streams)
+        self._streams = Streams(standing.engine, standing.sender, standing.pieces, standing.metrics, standing.work)
+        batch = Batch(standing, self.roster, self._admission, self._streams)
+        self._intake = Intake(standing, self.roster, self._admission, receiver, batch)
+        self._local = LocalPrompts(standing, self.roster, self._admission, batch, below=local_below)
         metrics = standing.metrics
         metrics.gauge("slots", "Requests it can hold", lambda: info.max_sequences)
         metrics.gauge("slots_in_use", "Requests it holds, granted pushes included", lambda: len(self.roster))
         metrics.gauge("streams", "Sequences in the batch", lambda: len(self._streams))
+        metrics.gauge("local_prompts", "Prompts computed at this decode", lambda: self._admission.local)
         metrics.gauge("tickets", "KV pushes granted, moving, or arrived and not taken yet", lambda: receiver.expected)
         metrics.gauge("kv_links", "KV connections, moving and kept", lambda: receiver.links)
         metrics.gauge("staging_in_use_bytes", "Reserved KV staging", lambda: standing.arena.in_use)
@@ -48,6 +54,8 @@ class DecodeWorker:
         stack.push_async_callback(cancels.stop)
         offers = await standing.bus.subscribe(subjects.decode(standing.scenario, standing.name), self._intake.hear)
         stack.push_async_callback(offers.stop)
+        prompts = await standing.bus.subscribe(subjects.prefill(standing.scenario, standing.name), self._local.hear)
+        stack.push_async_callback(prompts.stop)
 
     async def pump(self) -> None:
         """Publish tokens as long as the engine lives; raises EngineFailed when it dies, everybody having been told."""
@@ -68,6 +76,7 @@ class DecodeWorker:
             slots=info.max_sequences,
             free=self._admission.free,
             steps=load.steps,
-            busy=len(self._streams) > 0,
+            busy=len(self._streams) > 0 or self._local.computing,
             kv_free_bytes=load.free_blocks * info.block_bytes,
+            work=self._standing.work.read(time.monotonic()),
         )

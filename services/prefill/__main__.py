@@ -1,9 +1,9 @@
-"""Run one prefill instance: `python -m services.prefill --config FILE`."""
+"""Run one prefill instance: `python -m services.prefill --config FILE`. By order it becomes something else."""
 
 import sys
 
 from services.prefill.service import Prefill
-from shared.lifecycle import main
+from shared.becoming import live
 
 if __name__ == "__main__":
-    sys.exit(main(Prefill))
+    sys.exit(live(Prefill))

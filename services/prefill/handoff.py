@@ -7,6 +7,7 @@ one decode ever owns an attempt. Holds no slot and frees nothing; it tells the c
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from shared.errors import (
@@ -22,9 +23,10 @@ from shared.errors import (
 )
 from shared.failpoints import failpoint
 from shared.kv import KvSender, Staging
+from shared.kv.growth import Growing
 from shared.messages import Cancel, Done, KvGrant, KvReady, Rejected
 from shared.tasks import happens
-from shared.telemetry import KV_BYTES, KV_TRANSPORT
+from shared.telemetry import KV_BYTES, KV_GROWING, KV_TRANSPORT
 from shared.worker.running import left_s
 from shared.worker.standing import Standing
 
@@ -49,17 +51,40 @@ class Handoff:
         self._standing = standing
         self._sender = sender
 
-    async def send(self, ready: KvReady, staging: Staging) -> KvGrant:
+    @property
+    def may_grow(self) -> bool:
+        """Whether one more buffer may be pushed while it grows."""
+        return self._sender.may_grow
+
+    async def ahead(self, ready: KvReady, growing: Growing, pushed: list[str]) -> KvGrant | None:
+        """Ask each decode once, and push to the first that has room while the buffer grows.
+
+        None: no decode has the buffer. `pushed` gets the name of the one it went to. Raises as `send` does.
+        """
+        peers = self._standing.peers
+        for decode in peers.decodes(self._standing.name):
+            answer = await self._offer(decode, ready)
+            if isinstance(answer, BatonError):
+                continue
+            pushed.append(decode)
+            try:
+                return answer if await self._push(decode, answer, growing) else None
+            finally:
+                peers.view.settled(decode)
+        return None
+
+    async def send(self, ready: KvReady, staging: Staging, last: Sequence[str] = ()) -> KvGrant:
         """Bring the buffer to a decode; the answer is the grant of the one that has it now.
 
+        `last`: decodes to be asked after the others.
         Ends at the request's expiry, which the caller bounds. Raises Refused, KvRefused after so many refused pushes,
         WorkerLost when a decode may have the buffer but does not answer any more, NoCapacity or Overloaded.
         """
-        peers, refusals = self._standing.peers, Counter[str]()
+        peers, refusals, behind = self._standing.peers, Counter[str](), Counter(last)
         problem: BatonError = NoCapacity("the group has no decode worker")
         while left_s(ready.request.expires_ms) > 0:
             news = peers.news  # taken before the asking, so that none is missed meanwhile
-            for decode in sorted(peers.decodes(self._standing.name), key=refusals.__getitem__):
+            for decode in sorted(peers.decodes(self._standing.name), key=lambda name: refusals[name] + behind[name]):
                 answer = await self._offer(decode, ready)
                 if isinstance(answer, BatonError):
                     problem = answer
@@ -121,27 +146,53 @@ class Handoff:
                 raise WorkerLost(f"{decode} answers with an epoch it has lost")
         return answer
 
-    async def _push(self, decode: str, grant: KvGrant, staging: Staging) -> bool:
+    async def _push(self, decode: str, grant: KvGrant, payload: Staging | Growing) -> bool:
         """Push to one decode. False: it certainly does not have the buffer, so another may get it."""
-        nbytes, metrics = len(staging.view), self._standing.metrics
-        started = time.monotonic()
+        nbytes, metrics, links = len(payload.view), self._standing.metrics, self._standing.links
         failpoint("prefill.granted")
-        with self._standing.tracer.start_as_current_span("kv push", attributes={KV_BYTES: nbytes}) as span:
+        attributes: dict[str, int | bool] = {KV_BYTES: nbytes, KV_GROWING: isinstance(payload, Growing)}
+        with self._standing.tracer.start_as_current_span("kv push", attributes=attributes) as span:
             try:
-                transport = await self._sender.push(staging, grant)
+                transport, seconds = await self._move(payload, grant)
             except KvRefused as error:
                 log.warning("a KV push was refused", extra={"decode": decode, "reason": error.reason})
                 metrics.push_failed(error.code)
+                links.doubt(decode, time.monotonic())
                 return False
             except (WorkerLost, DeadlineExceeded) as error:
+                if isinstance(payload, Growing) and payload.stopped:
+                    await self._let_go(decode, grant)
+                    return False
                 log.warning("a KV push was lost", extra={"decode": decode, "error": str(error)})
                 metrics.push_failed(error.code)
-                await self._withdraw(decode, grant)
+                links.doubt(decode, time.monotonic())
+                if isinstance(payload, Growing) and payload.completed_at is None:
+                    await self._let_go(decode, grant)  # it can have no more than a part
+                else:
+                    await self._withdraw(decode, grant)
                 return False
             span.set_attribute(KV_TRANSPORT, transport)
         failpoint("prefill.pushed")
-        metrics.pushed(transport, nbytes, time.monotonic() - started)
+        metrics.pushed(transport, nbytes, seconds)
+        links.pushed(decode, grant.epoch, nbytes, seconds)
         return True
+
+    async def _move(self, payload: Staging | Growing, grant: KvGrant) -> tuple[str, float]:
+        """Push; the transport, and for how long the attempt waited for it. Raises as KvSender does."""
+        started = time.monotonic()
+        if not isinstance(payload, Growing):
+            transport = await self._sender.push(payload, grant)
+            return transport, time.monotonic() - started
+        transport = await self._sender.push_growing(payload, grant)
+        self._standing.metrics.pushed_early(payload.early)
+        return transport, time.monotonic() - (payload.completed_at or started)  # what came before cost nobody time
+
+    async def _let_go(self, decode: str, grant: KvGrant) -> None:
+        """Tell a decode that it need not keep room for what will not come; unheard, the room lapses."""
+        try:
+            await self._withdraw(decode, grant)
+        except WorkerLost as error:
+            log.info("a decode did not hear that nothing comes", extra={"decode": decode, "error": str(error)})
 
     async def _withdraw(self, decode: str, grant: KvGrant) -> None:
         """After a push without an answer: make sure that this decode does not have the attempt.

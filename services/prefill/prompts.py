@@ -11,30 +11,37 @@ from collections.abc import Callable
 from msgspec import structs
 from opentelemetry.trace import Span
 
+from services.prefill.ahead import Ahead
 from services.prefill.handoff import Handoff
 from services.prefill.slots import Slot
 from shared.bus import Delivery
 from shared.engine import Prefilled
-from shared.errors import BatonError, DeadlineExceeded
+from shared.errors import BatonError
 from shared.failpoints import failpoint
-from shared.messages import KvReady, KvReadyEvent, Request, pack_tokens
+from shared.messages import KvReady, KvReadyEvent, pack_tokens
 from shared.telemetry import ATTEMPT, ERROR_TYPE, GEN_AI_INPUT_TOKENS, REQUEST_ID
-from shared.worker.frames import Draft
 from shared.worker.metrics import HANDED_OFF
-from shared.worker.progress import Progress
+from shared.worker.prompting import Prompting
 from shared.worker.roster import Roster
-from shared.worker.running import left_s
 from shared.worker.standing import Standing
-from shared.worker.tokens import finished, logprobs_of, sequence_of, show
 
 log = logging.getLogger(__name__)
 
 
 class Prompts:
-    """Carries each accepted attempt to its end. `free` gives the slot back."""
+    """Carries each accepted attempt to its end. `free` gives the slot back.
+
+    Prompts of `overlap_from` tokens and more (0: none) leave while they are computed.
+    """
 
     def __init__(
-        self, standing: Standing, roster: Roster[Slot], handoff: Handoff, free: Callable[[Slot], None]
+        self,
+        standing: Standing,
+        roster: Roster[Slot],
+        handoff: Handoff,
+        free: Callable[[Slot], None],
+        *,
+        overlap_from: int = 0,
     ) -> None:
         self._standing = standing
         self._engine = standing.engine
@@ -43,6 +50,8 @@ class Prompts:
         self._roster = roster
         self._handoff = handoff
         self._free = free
+        self._overlap_from = overlap_from
+        self._prompting = Prompting(standing)
 
     async def carry(self, slot: Slot, delivery: Delivery) -> None:
         """Carry an attempt from its acceptance until it holds nothing and its ending is sent."""
@@ -59,6 +68,7 @@ class Prompts:
             ATTEMPT: request.attempt,
             GEN_AI_INPUT_TOKENS: request.prompt_tokens,
         }
+        slot.stint.begin(time.monotonic())
         with self._standing.tracer.start_as_current_span(
             "prefill", context=slot.context, attributes=attributes
         ) as span:
@@ -73,74 +83,72 @@ class Prompts:
                     await self._engine.release(slot.key)
                 finally:
                     self._free(slot)
+                    slot.stint.end(time.monotonic(), passed=slot.ended)
             if error is not None and not slot.ended:
                 await self._roster.tell(request, error)
 
     async def _run(self, slot: Slot, span: Span) -> None:
-        failpoint("prefill.accepted")
-        self._in_time(slot.request)
+        ahead = self._ahead(slot)
+        try:
+            await self._compute(slot, span, ahead)
+        finally:
+            if ahead is not None:
+                await ahead.stop()
+
+    def _ahead(self, slot: Slot) -> Ahead | None:
+        """Begin the hand-off of a long prompt now, where there is room for it."""
+        if not self._overlap_from or slot.request.n_tokens < self._overlap_from or not self._handoff.may_grow:
+            return None
+        ahead = Ahead(self._handoff, self._engine.info, self._ready(slot, None), slot)
+        try:
+            ahead.begin(self._standing)
+        except BatonError as error:
+            log.warning("no room for a task", extra={"request": slot.request_id, "error": str(error)})
+            return None
+        return ahead
+
+    async def _compute(self, slot: Slot, span: Span, ahead: Ahead | None) -> None:
         slot.computing = True
-        started = time.monotonic()
-        sequence = sequence_of(slot.request)
-        prefilled = await self._engine.prefill(sequence, slot.staging.view)
-        self._metrics.prefilled(time.monotonic() - started)
-        failpoint("prefill.computed")
-        slot.check()
-        self._in_time(slot.request)
+        growth = ahead.grow if ahead is not None else None
+        sequence, prefilled = await self._prompting.compute(slot, slot.staging.view, growth)
+        self._standing.work.cached += prefilled.cached_tokens
+        self._standing.work.tokens += slot.request.n_tokens - prefilled.cached_tokens
         span.add_event("first token")
-        if await self._first_token(slot, sequence.tokens[slot.request.prompt_tokens :], prefilled):
+        if await self._prompting.first_token(slot, sequence, prefilled):
+            slot.ended = True
             return
-        failpoint("prefill.first_token")
         await self._engine.exported(slot.key)
         slot.computing = False
+        slot.stint.computed(time.monotonic())
         slot.check()
-        await self._hand_off(slot, prefilled)
+        await self._hand_off(slot, prefilled, ahead)
 
-    def _in_time(self, request: Request) -> None:
-        """Early intervention: what comes too late is not computed, and what was computed too late is not sent."""
-        if left_s(request.deadline_ms) <= 0:
-            late = DeadlineExceeded("the first token is overdue")
-            late.retryable = False
-            raise late
-
-    async def _first_token(self, slot: Slot, generated: list[int], prefilled: Prefilled) -> bool:
-        """Send the token that prefill sampled. True when the request ends with it."""
-        request, first, draft = slot.request, prefilled.first, Draft()
-        shown = show(self._standing.open_text(request, generated), first, request.stopping)
-        if first.alternatives is not None and request.sampling.logprobs is not None:
-            draft.logprobs.append(logprobs_of(self._standing.pieces, 0, first.token_id, first.alternatives))
-        draft.token(request, request.generated, first.token_id, shown.text)
-        ending = None
-        if shown.reason is not None:
-            ending = finished(request, shown, request.generated + 1, prefilled.cached_tokens)
-            draft.ended.append(ending)
-        slot.progress = Progress(request, [first.token_id], [shown.text], draft.logprobs.copy(), ending)
-        await self._sender.send(request.gateway, draft)
-        if shown.reason is None:
-            return False
-        slot.ended = True
-        self._metrics.ended(shown.reason)
-        return True
-
-    async def _hand_off(self, slot: Slot, prefilled: Prefilled) -> None:
-        request, info = slot.request, self._engine.info
-        kv_tokens, kv_bytes = request.n_tokens, len(slot.staging.view)
-        ready = KvReady(
-            request=structs.replace(request, tokens=request.tokens + pack_tokens([prefilled.first.token_id])),
+    def _ready(self, slot: Slot, prefilled: Prefilled | None) -> KvReady:
+        """What a decode is offered: a buffer that is complete, or (None) one that is about to be computed."""
+        request, sampled = slot.request, [] if prefilled is None else [prefilled.first.token_id]
+        return KvReady(
+            request=structs.replace(request, tokens=request.tokens + pack_tokens(sampled)),
             prefill=self._roster.name,
             epoch=self._standing.epoch(),
-            fingerprint=info.fingerprint,
-            kv_tokens=kv_tokens,
-            kv_bytes=kv_bytes,
+            fingerprint=self._engine.info.fingerprint,
+            kv_tokens=request.n_tokens,
+            kv_bytes=len(slot.staging.view),
             host=self._standing.host,
-            cached_tokens=prefilled.cached_tokens,
+            cached_tokens=0 if prefilled is None else prefilled.cached_tokens,
+            growing=prefilled is None,
         )
+
+    async def _hand_off(self, slot: Slot, prefilled: Prefilled, ahead: Ahead | None) -> None:
+        request, ready = slot.request, self._ready(slot, prefilled)
         await self._mirror(ready)
         failpoint("prefill.kv_ready")
-        grant = await self._handoff.send(ready, slot.staging)
+        grant = None if ahead is None else await ahead.finish(prefilled)
+        if grant is None:
+            grant = await self._handoff.send(ready, slot.staging, () if ahead is None else ahead.asked)
         # the decode owns the attempt from here on, whether or not the gateway hears of it from us
         slot.ended = slot.passed_on = True
         self._free(slot)
+        slot.stint.end(time.monotonic(), passed=True)
         self._metrics.ended(HANDED_OFF)
         await self._sender.handed_off(request, grant.instance, grant.epoch)
 

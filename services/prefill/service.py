@@ -3,10 +3,13 @@
 from contextlib import AsyncExitStack
 
 from services.prefill.worker import PrefillWorker
+from shared.becoming import Becoming
+from shared.checkup import Checkup
 from shared.config import Config
+from shared.engine import Probed
 from shared.instance import Instance, Load
 from shared.kv.sender import Sender
-from shared.messages import Role
+from shared.messages import AssignRole, Role
 from shared.worker.opening import open_model, open_standing, taken_over
 
 
@@ -16,6 +19,8 @@ class Prefill:
     role = Role.PREFILL
 
     def __init__(self) -> None:
+        self.becoming = Becoming()
+        self._instance: Instance | None = None
         self._worker: PrefillWorker | None = None
 
     def prepare(self, config: Config) -> None:
@@ -24,15 +29,18 @@ class Prefill:
 
     async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
         """Start the engine, then listen."""
+        self._instance = instance
         standing = await open_standing(instance, self._model, stack)
         sender = Sender(standing.arena, instance.config.kv)
         stack.push_async_callback(sender.close)
-        self._worker = worker = PrefillWorker(
-            standing, sender, instance.config.scenarios[instance.scenario].prefill_slots
-        )
+        settings = instance.config.scenarios[instance.scenario]
+        self._worker = worker = PrefillWorker(standing, sender, settings.prefill_slots, settings.overlap_tokens)
         _ = instance.vital.spawn(worker.watch(), name=f"{instance.id} engine")
         _ = instance.vital.spawn(worker.resuming.watch(), name=f"{instance.id} orphans")
+        _ = instance.vital.spawn(worker.linking.run(instance.ready), name=f"{instance.id} links")
         instance.when_broken(lambda: worker.drop(taken_over(instance)))
+        probed = standing.engine if isinstance(standing.engine, Probed) else None
+        _ = instance.vital.spawn(Checkup(instance, probed).run(), name=f"{instance.id} checkup")
         await worker.listen(stack)
 
     def load(self) -> Load:
@@ -43,3 +51,8 @@ class Prefill:
         """Take nothing new; let what is held leave."""
         if self._worker is not None:
             await self._worker.drain(seconds)
+
+    async def assign(self, order: AssignRole) -> None:
+        """Accept another role; what is held is finished first."""
+        if self._instance is not None:
+            await self.becoming.accept(self._instance, order)

@@ -16,9 +16,11 @@ from shared.errors import BatonError, Code, MalformedMessage
 from shared.kv import Staging
 from shared.messages import Accepted, PrefillRequest, Request, ToPrefill, decode
 from shared.policy.admission import PrefillAdmission, Refused
+from shared.worker.prompting import unfit
 from shared.worker.roster import Roster
 from shared.worker.running import Running, left_s
 from shared.worker.standing import Standing
+from shared.worker.work import Stint
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,9 @@ log = logging.getLogger(__name__)
 class Slot(Running):
     """An accepted attempt with the staging that is reserved for its KV buffer."""
 
-    def __init__(self, request: Request, answer: Accepted, staging: Staging, context: Context) -> None:
+    def __init__(self, request: Request, answer: Accepted, staging: Staging, context: Context, stint: Stint) -> None:
         super().__init__(request, answer)
+        self.stint = stint
         self.staging = staging
         self.context = context
         self.computing = False
@@ -70,16 +73,7 @@ class Slots:
         """What is wrong with a request, whatever room there is."""
         if why := self._standing.unready():
             return Refused(Code.DRAINING, f"{self._roster.name} takes nothing: {why}")
-        if len(request.tokens) % 4 or request.generated < 0:
-            return Refused(Code.MALFORMED, "tokens are uint32, and the prompt is a part of them", retryable=False)
-        if request.n_tokens >= self._info.context:
-            message = f"{request.n_tokens} tokens; the model's context holds {self._info.context} with the answer"
-            return Refused(Code.CONTEXT_TOO_LONG, message, retryable=False)
-        if request.generated >= request.stopping.max_tokens:
-            return Refused(Code.BAD_REQUEST, "all tokens that were asked for are generated", retryable=False)
-        if left_s(min(request.deadline_ms, request.expires_ms)) <= 0:
-            return Refused(Code.DEADLINE, "the first token is overdue", retryable=False)
-        return None
+        return unfit(request, self._info)
 
     def _admit(self, delivery: Delivery, request: Request) -> Refused | None:
         kv_bytes, now = self._info.kv_bytes(request.n_tokens), time.monotonic()
@@ -102,7 +96,7 @@ class Slots:
         staging: Staging | None = None
         try:
             staging = self._standing.arena.reserve(kv_bytes)
-            slot = Slot(request, accepted, staging, extract(delivery))
+            slot = Slot(request, accepted, staging, extract(delivery), Stint(self._standing.work))
             self._roster.enter(slot, lambda entered: self._carry(entered, delivery))
         except BatonError as error:
             if staging is not None:

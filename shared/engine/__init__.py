@@ -4,17 +4,18 @@ Life of an engine: `start` once (loads the model), then any number of sequences 
 called on the event loop's thread; an engine computes elsewhere and never blocks the loop.
 
 Prefill side, per key, in this order: `prefill` (answers with the first token), `exported` (the KV buffer is complete),
-`release`. Decode side: `insert`, then the key's tokens come out of `steps`, then `release` unless a step ended it.
+`release`. Decode side: `insert`, then the key's tokens come out of `steps`, then `release` unless a step ended it. Both
+may go on in one engine at once; a key that was released after its prompt may be inserted there.
 `release` is allowed at every point, any number of times; when it returns the engine holds nothing of that key any
 more and touches its buffer no more.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from shared.errors import BatonError
-from shared.messages import Finish, Sampling, Stopping
+from shared.messages import Finish, Health, Sampling, Stopping
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,10 @@ class EngineLoad(NamedTuple):
     steps: int  # since start; stands still when the engine is stuck or idle
 
 
+Growth = Callable[[int], None]
+"""Told how many leading tokens of a prompt's KV buffer are final: whole blocks, and more each time."""
+
+
 class Engine(Protocol):
     """Runs one model on one device (or one group of devices)."""
 
@@ -106,9 +111,11 @@ class Engine(Protocol):
         """Stop computing and free the device; idempotent. Sequences still held end without an answer."""
         ...
 
-    async def prefill(self, sequence: Sequence, buffer: memoryview) -> Prefilled:
+    async def prefill(self, sequence: Sequence, buffer: memoryview, growth: Growth | None = None) -> Prefilled:
         """Run the prompt and sample the next token. `buffer` has info.kv_bytes(len(tokens)) bytes, writable.
 
+        `growth` is called on the loop's thread, until `exported` returns, as parts of the buffer become final while
+        others still compute; a short prompt's may never be.
         Raises BadRequest (too long, or a constraint that cannot be used), Overloaded (no blocks: admission should have
         prevented it), EngineFailed.
         On an exception the engine holds nothing of the key.
@@ -140,6 +147,24 @@ class Engine(Protocol):
         """Drop a sequence in whatever state; unknown keys are fine."""
         ...
 
+    def cached(self, tokens: list[int]) -> int:
+        """Count the leading tokens whose KV is in the prefix cache now: a hint, for it may be gone a moment later."""
+        ...
+
     def load(self) -> EngineLoad:
         """Now."""
+        ...
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """An engine that can tell how well its device is."""
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """Names that its device goes by, as a node's fault file may use them."""
+        ...
+
+    def probe(self) -> tuple[Health, str]:
+        """Say how well the device is, and why not better. Blocks; called in a thread, at any time after `start`."""
         ...

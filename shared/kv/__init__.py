@@ -2,12 +2,16 @@
 
 `layout` says what the bytes mean, `arena` owns the staging memory, `receiver` grants tickets (`tickets`) and takes
 buffers in (`intake`), `sender` pushes them over connections that it keeps (`pool`); `tcp` and `shm` are the ways
-across, `link` is a socket on either, `wire` the records on it. KV bytes never go over NATS.
+across, `link` is a socket on either, `wire` the records on it. A buffer of `growth` leaves while its prompt is still
+computed. KV bytes never go over NATS.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shared.messages import Endpoint, KvGrant
+
+if TYPE_CHECKING:
+    from shared.kv.growth import Growing
 
 
 class Staging(Protocol):
@@ -79,10 +83,22 @@ class KvSender(Protocol):
         """Connections to receivers, moving and kept."""
         ...
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether one more buffer may be pushed while it grows: each keeps a thread for as long."""
+        ...
+
     async def push(self, staging: Staging, grant: KvGrant) -> str:
         """Push the range to the first endpoint that can be reached; the transport used.
 
         Waits for the receiver's word that length and checksum agree. Raises KvRefused (the receiver said no),
         WorkerLost (it went away) or DeadlineExceeded; the range is the caller's again in every case.
+        """
+        ...
+
+    async def push_growing(self, growing: "Growing", grant: KvGrant) -> str:
+        """Push a buffer as it becomes final, then its tail; otherwise as `push`. The caller stops the growth at last.
+
+        A growth that is stopped raises WorkerLost, and the receiver has certainly not got it.
         """
         ...

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import TypeVar
 
@@ -169,7 +170,7 @@ async def aside(threads: ThreadPoolExecutor, link: Link, work: Callable[[], T]) 
         link.blocking(False)
         return result
 
-    running = asyncio.get_running_loop().run_in_executor(threads, blocking)
+    running = asyncio.get_running_loop().run_in_executor(threads, copy_context().run, blocking)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from shared.errors import ConfigError
 from shared.failpoints import failpoint
-from shared.kv.layout import Checksum, chunk_ranges
+from shared.kv.growth import Growing
+from shared.kv.layout import CHUNK_BYTES, Checksum, chunk_ranges
 from shared.kv.link import Link
 
 TRANSPORT: Final = "tcp"
@@ -82,11 +83,32 @@ def send(link: Link, view: memoryview) -> bytes:
     digest = Checksum()
     for start, stop in chunk_ranges(len(view)):
         link.still_wanted()
-        failpoint("kv.chunk")
-        with view[start:stop] as chunk:
-            digest.update(chunk)
-            link.put(chunk)
+        _put(link, digest, view, start, stop)
     return digest.digest()
+
+
+def send_growing(link: Link, growing: Growing) -> bytes:
+    """In a thread: send the payload as it becomes final, then its tail; the checksum of both.
+
+    Raises GrowthStopped when it does not become so: the receiver then finds the connection broken off.
+    """
+    digest = Checksum()
+    start, end = 0, len(growing.view)
+    while start < end:
+        stop = min(growing.wait(start, link.still_wanted), start + CHUNK_BYTES)
+        _put(link, digest, growing.view, start, stop)
+        start = stop
+    tail = growing.wait_tail(link.still_wanted)
+    digest.update(tail)
+    link.put(tail)
+    return digest.digest()
+
+
+def _put(link: Link, digest: Checksum, view: memoryview, start: int, stop: int) -> None:
+    failpoint("kv.chunk")
+    with view[start:stop] as chunk:
+        digest.update(chunk)
+        link.put(chunk)
 
 
 def receive(link: Link, view: memoryview) -> bytes:

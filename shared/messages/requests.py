@@ -101,7 +101,10 @@ class Rejected(Message, frozen=True, tag="rejected"):
 
 
 class KvReady(Message, frozen=True, tag="kv.ready"):
-    """prefill -> decode, answered KvGrant or Rejected. `request.tokens` ends with the tokens prefill has sampled."""
+    """prefill -> decode, answered KvGrant or Rejected. `request.tokens` ends with the tokens prefill has sampled.
+
+    While the buffer is `growing` it has sampled none; then the push goes on until the first token follows the buffer.
+    """
 
     request: Request
     prefill: Name
@@ -111,6 +114,7 @@ class KvReady(Message, frozen=True, tag="kv.ready"):
     kv_bytes: Positive
     host: str = ""  # whose shared memory the sender's buffer lies in; see shared/kv
     cached_tokens: Count = 0  # of the prompt, found in prefill's prefix cache; for usage
+    growing: bool = False  # the KV is still computed, and is pushed meanwhile
 
 
 class KvReadyEvent(Message, frozen=True, tag="kv.event"):

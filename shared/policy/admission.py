@@ -6,9 +6,13 @@ of a decode too early.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from shared.errors import Code
 from shared.policy.known import Key, Known
+
+LOCAL_ONE_IN: Final = 4
+"""Of a decode's sequences so many may be prompts that it computes itself: the others' tokens come later for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Room:
     kv_bytes: int
     received: bool = False
     called: bool = False  # told to enter the batch
+    local: bool = False  # its prompt is computed here
 
 
 class PrefillAdmission:
@@ -109,7 +114,11 @@ class PrefillAdmission:
 
 
 class DecodeAdmission:
-    """Room of a decode. An attempt is granted, received, called into the batch, inserted, and ended."""
+    """Room of a decode. An attempt is granted, received, called into the batch, inserted, and ended.
+
+    One whose prompt is computed here has a place in the batch from the start, and its blocks are held beside those that
+    the engine computes with: between the two, nobody else may take them.
+    """
 
     def __init__(self, blocks: int, staging_bytes: int, sequences: int, waiting: int) -> None:
         self.sequences = sequences
@@ -119,6 +128,7 @@ class DecodeAdmission:
         self._granted_blocks = 0  # by grants that the engine does not count yet
         self._staged = 0
         self._called = 0
+        self._local = 0  # computed here, and not inserted yet
         self._line: dict[Key, None] = {}  # received, and not called yet
         self._known: Known[Room] = Known()
         self._draining = False
@@ -132,6 +142,11 @@ class DecodeAdmission:
     def used(self) -> int:
         """Attempts held, from grant to end."""
         return len(self._known)
+
+    @property
+    def local(self) -> int:
+        """Prompts that are computed here."""
+        return self._local
 
     @property
     def granted_blocks(self) -> int:
@@ -148,18 +163,24 @@ class DecodeAdmission:
         deadline: float,
         free_blocks: int,
         now: float,
+        local: bool = False,
     ) -> Admitted | Refused:
-        """Hold blocks, staging and a place, in batch or wait, until `ended`. `free_blocks`: the engine's, now."""
+        """Hold blocks, staging and a place, in batch or wait, until `ended`. `free_blocks`: the engine's, now.
+
+        `local`: its prompt is to be computed here, so it needs a place in the batch at once.
+        """
         key = (request_id, attempt)
         if answer := _answered_before(self._known, key):
             return answer
-        problem = self._problem(blocks, kv_bytes, free_blocks)
+        problem = self._problem(blocks, kv_bytes, free_blocks) or (self._no_place() if local else None)
         if deadline <= now:
             problem = Refused(Code.DEADLINE, "the request's time is up", retryable=False)
         if problem is not None:
             return problem
         older = self._known.older(key)
-        self._known.hold(key, Room(blocks, kv_bytes))
+        self._known.hold(key, Room(blocks, kv_bytes, called=local, local=local))
+        self._called += local
+        self._local += local
         self._granted_blocks += blocks
         self._staged += kv_bytes
         return Admitted(supersedes=older)
@@ -167,19 +188,22 @@ class DecodeAdmission:
     def received(self, request_id: str, attempt: int) -> list[Key]:
         """Let the attempt into the line: its KV is complete. Names the attempts to insert now, in order."""
         room = self._known.get((request_id, attempt))
-        if room is not None and not room.received:
+        if room is not None and not room.received and not room.called:
             room.received = True
             self._line[request_id, attempt] = None
         return self._call()
 
     def inserted(self, request_id: str, attempt: int) -> None:
-        """Give back blocks and staging: the engine counts the blocks itself from here on."""
+        """Give back blocks and staging: the engine counts the blocks itself from here on. Its prompt is computed."""
         if room := self._known.get((request_id, attempt)):
             self._give_back(room)
 
-    def ended(self, request_id: str, attempt: int) -> list[Key]:
-        """Give back everything of an attempt, in whatever state (idempotent). Names the attempts to insert now."""
-        room = self._known.drop((request_id, attempt))
+    def ended(self, request_id: str, attempt: int, *, began: bool = True) -> list[Key]:
+        """Give back everything of an attempt, in whatever state (idempotent). Names the attempts to insert now.
+
+        Not `began`: it was refused after all, and may be offered again.
+        """
+        room = self._known.drop((request_id, attempt), over=began)
         if room is not None:
             self._give_back(room)
             self._line.pop((request_id, attempt), None)
@@ -208,7 +232,18 @@ class DecodeAdmission:
     def _give_back(self, room: Room) -> None:
         self._granted_blocks -= room.blocks
         self._staged -= room.kv_bytes
+        self._local -= room.local
         room.blocks = room.kv_bytes = 0
+        room.local = False
+
+    def _no_place(self) -> Refused | None:
+        """Say why no prompt can be computed here now."""
+        most = max(1, self.sequences // LOCAL_ONE_IN)
+        if self._local >= most:
+            return Refused(Code.OVERLOADED, f"{most} prompts are computed here already")
+        if self._called >= self.sequences:
+            return Refused(Code.OVERLOADED, f"all {self.sequences} places in the batch are taken")
+        return None
 
     def _problem(self, blocks: int, kv_bytes: int, free_blocks: int) -> Refused | None:
         if self._draining:

@@ -50,8 +50,11 @@ class Known(Generic[H]):
         self._held.setdefault(key[0], {})[key[1]] = held
         self._count += 1
 
-    def drop(self, key: Key) -> H | None:
-        """Hold the attempt no longer, and remember that it is over; None: it was not held."""
+    def drop(self, key: Key, *, over: bool = True) -> H | None:
+        """Hold the attempt no longer, and remember that it is over; None: it was not held.
+
+        Not `over`: it never began, and may come again.
+        """
         attempts = self._held.get(key[0], {})
         held = attempts.pop(key[1], None)
         if held is None:
@@ -59,8 +62,9 @@ class Known(Generic[H]):
         if not attempts:
             del self._held[key[0]]
         self._count -= 1
+        if over or key in self._unwanted:
+            self._close(key)
         self._unwanted.discard(key)
-        self._close(key)
         return held
 
     def cancel(self, key: Key) -> list[Key]:

@@ -32,8 +32,8 @@ class Hurt:
     def __init__(self, ends: Ends, wire: Wire) -> None:
         self.ends, self.wire = ends, wire
 
-    def granted(self, milliseconds: int = 60_000) -> tuple[Push, KvGrant]:
-        push, grant = self.ends.granted(SIZE, milliseconds)
+    def granted(self, milliseconds: int = 60_000, nbytes: int = SIZE) -> tuple[Push, KvGrant]:
+        push, grant = self.ends.granted(nbytes, milliseconds)
         endpoints = [Endpoint("tcp", f"127.0.0.1:{self.wire.port}")]
         fields = (grant.request_id, grant.attempt, grant.instance, grant.epoch, grant.ticket)
         return push, KvGrant(*fields, endpoints, grant.deadline_ms)

@@ -97,6 +97,7 @@ SAMPLES: dict[str, list[Value]] = {
     "kv.ready": [
         KvReady(REQUEST, "prefill-1", EPOCH, "f1n6e2", 2, 65_536, "host-a", 1),
         KvReady(SMALL, "p", (0, 0), "f", 0, 1),
+        KvReady(REQUEST, "prefill-1", EPOCH, "f1n6e2", 2, 65_536, "host-a", growing=True),
     ],
     "kv.event": [KvReadyEvent("req-1", 2, "prefill-1", "f1n6e2", 2, 65_536)],
     "kv.grant": [

@@ -48,16 +48,24 @@ def compute(tokens: Iterable[int]) -> tuple[list[int], int]:
     return numbers, state
 
 
-def write_rows(buffer: memoryview, numbers: list[int], width: int, wanted: Callable[[], bool]) -> None:
-    """Export: fill the buffer with rows of `width` bytes and what is left of it with zeros. Stops when not `wanted`."""
+def write_rows(
+    buffer: memoryview, numbers: list[int], width: int, wanted: Callable[[], bool], *, rows: range | None = None
+) -> None:
+    """Export: fill the buffer with rows of `width` bytes and, behind the last one, with zeros. Stops when not `wanted`.
+
+    `rows`: only these, one after another; None: all.
+    """
+    rows = range(len(numbers)) if rows is None else rows
     at_once = max(1, _FILL_BYTES // width)
-    for start in range(0, len(numbers), at_once):
+    for start in range(rows.start, rows.stop, at_once):
         if not wanted():
             return
-        rows = b"".join(_row(number.to_bytes(_WORD, "little"), width) for number in numbers[start : start + at_once])
-        buffer[start * width : start * width + len(rows)] = rows
+        some = numbers[start : min(start + at_once, rows.stop)]
+        filled = b"".join(_row(number.to_bytes(_WORD, "little"), width) for number in some)
+        buffer[start * width : start * width + len(filled)] = filled
     end = len(numbers) * width
-    buffer[end:] = bytes(len(buffer) - end)
+    if rows.stop == len(numbers):
+        buffer[end:] = bytes(len(buffer) - end)
 
 
 def read_rows(buffer: memoryview, count: int, width: int, wanted: Callable[[], bool]) -> int:

@@ -1,18 +1,21 @@
 """The Engine protocol without a model: for fault tests, load tests, and fleets that no machine could compute.
 
-Owns the blocks, the batch and the clock of its steps. Prompts take their time side by side, one per place, as if each
-were part of the same batch. The decode batch takes one step at a time, when its reader asks: a reader that falls
-behind holds the engine up, and nothing is queued. Keeps no KV rows, only their digest, once they have left or arrived.
+Owns the blocks, the batch and the clock of its steps. Prompts take their time side by side, as if each were part of the
+same batch, or so many at a time in the order of arrival. The decode batch takes one step at a time, when its reader
+asks and no prompt is computed: a reader that falls behind holds the engine up, and nothing is queued. Keeps no KV rows,
+only their digest, once they have left or arrived.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from itertools import islice
+from typing import Any, Final
 
-from shared.engine import EngineInfo, EngineLoad, Prefilled, Sequence, Step
+from shared.engine import EngineInfo, EngineLoad, Growth, Prefilled, Sequence, Step
 from shared.engine.sim_engine.chain import Vocabulary, compute, read_rows, write_rows
 from shared.engine.sim_engine.held import Held
 from shared.engine.sim_engine.options import SimOptions, read_options
+from shared.engine.sim_engine.pacing import Lanes, maybe_in_thread, pass_step, pass_time, pieces
 from shared.engine.sim_engine.setup import info_of, tokens_of
 from shared.engine.torch_engine.blocks import Blocks, digests
 from shared.errors import BadRequest, BatonError, Cancelled, ContextTooLong, EngineFailed, KvRefused, Overloaded
@@ -23,8 +26,6 @@ from shared.text.tokenizer import Tokenizer
 INLINE_BYTES: Final = 1 << 17
 """KV buffers up to this size are filled and read on the loop: quicker than a thread could be asked."""
 INLINE_TOKENS: Final = 1024
-
-T = TypeVar("T")
 
 
 class SimEngine:
@@ -40,6 +41,8 @@ class SimEngine:
         self._held: dict[str, Held] = {}
         self._running: dict[str, Held] = {}  # the decode batch, oldest first
         self._steps = 0
+        self._prompts: dict[str, Held] = {}  # that are computed now
+        self._lanes = Lanes(self._options.prefill_batch)
         self._closed = asyncio.Event()
         self._joined = asyncio.Event()
         self._info = info_of(spec, self._options)
@@ -52,6 +55,13 @@ class SimEngine:
     def load(self) -> EngineLoad:
         """See Engine."""
         return EngineLoad(len(self._held), self._blocks.free, self._steps)
+
+    def cached(self, tokens: list[int]) -> int:
+        """See Engine."""
+        if not self._options.enable_prefix_cache:
+            return 0
+        size = self._info.block_tokens
+        return self._blocks.indexed(islice(digests(tokens, size), (len(tokens) - 1) // size)) * size
 
     async def start(self) -> None:
         """See Engine. Has something to load only where a tokenizer is given."""
@@ -67,7 +77,7 @@ class SimEngine:
 
     # ---- prefill -----------------------------------------------------------------------------------------------------
 
-    async def prefill(self, sequence: Sequence, buffer: memoryview) -> Prefilled:
+    async def prefill(self, sequence: Sequence, buffer: memoryview, growth: Growth | None = None) -> Prefilled:
         """See Engine."""
         vocabulary = self._started()
         tokens = sequence.tokens
@@ -79,29 +89,57 @@ class SimEngine:
         found = self._blocks.match(prefix[: (len(tokens) - 1) // self._info.block_tokens])
         held = self._take_in(sequence, len(tokens), found)
         held.buffer = buffer
+        self._prompts[sequence.key] = held
         cached = len(found) * self._info.block_tokens
         try:
             loop = asyncio.get_running_loop()
-            until = loop.time() + self._options.prefill_s(len(tokens) - cached)
+            until = self._lanes.book(loop.time(), self._options.prefill_s(len(tokens) - cached))
             held.matcher = await self._matcher(sequence)
-            held.numbers, held.state = await _maybe_in_thread(len(tokens) > INLINE_TOKENS, lambda: compute(tokens))
-            await self._pass_time(held, until)
+            held.numbers, held.state = await maybe_in_thread(len(tokens) > INLINE_TOKENS, lambda: compute(tokens))
+            if growth is None:
+                await self._pass_time(held, until)
+            else:
+                await self._grow(held, until, cached, growth)
             first = held.sample(vocabulary, self._info.eos_ids, self._info.context)
         except BaseException:
             await self._let_go(held)
             raise
+        finally:
+            self._prompts.pop(sequence.key, None)
+            held.through.set()
         for block, digest in zip(held.blocks, prefix, strict=False):
             self._blocks.publish(block, digest)
         return Prefilled(first, cached)
 
+    async def _grow(self, held: Held, until: float, cached: int, growth: Growth) -> None:
+        """Pass a prompt's time, writing whole blocks of its KV as they come."""
+        total = len(held.numbers)
+        seconds = self._options.prefill_s(total - cached)
+        for stop, share in pieces(cached, total, self._info.block_tokens):
+            await self._pass_time(held, until - seconds * (1 - share))
+            await self._write(held, stop)
+            growth(stop)
+        await self._pass_time(held, until)
+
     async def _pass_time(self, held: Held, until: float) -> None:
         """Return at that time. Raises Cancelled when the sequence is released first, EngineFailed at close."""
-        try:
-            async with asyncio.timeout_at(until):
-                await held.gone.wait()
-        except TimeoutError:
-            pass
+        await pass_time(held, until)
         self._still(held)
+
+    async def _write(self, held: Held, stop: int) -> None:
+        """Fill the buffer up to that row, in a thread where that takes long. Raises as `_pass_time` does."""
+        buffer, width, rows = held.buffer, self._options.kv_bytes_per_token, range(held.written, stop)
+        if held.working is None and buffer is not None:
+            held.working = asyncio.ensure_future(
+                maybe_in_thread(
+                    len(rows) * width > INLINE_BYTES,
+                    lambda: write_rows(buffer, held.numbers, width, lambda: held.wanted, rows=rows),
+                )
+            )
+        if held.working is not None:
+            await asyncio.shield(held.working)
+        self._still(held)
+        held.written, held.working = stop, None
 
     async def exported(self, key: str) -> None:
         """See Engine."""
@@ -109,16 +147,8 @@ class SimEngine:
         if held is None:
             self._started()
             raise Cancelled(f"the engine holds no sequence {key!r}")
-        if held.working is None and held.buffer is not None:
-            buffer, width = held.buffer, self._options.kv_bytes_per_token
-            held.working = asyncio.ensure_future(
-                _maybe_in_thread(
-                    len(buffer) > INLINE_BYTES, lambda: write_rows(buffer, held.numbers, width, lambda: held.wanted)
-                )
-            )
-        if held.working is not None:
-            await asyncio.shield(held.working)
-        self._still(held)
+        if held.buffer is not None:
+            await self._write(held, len(held.numbers))
         held.buffer = None
         self._blocks.release(held.blocks)
         held.blocks = []
@@ -137,7 +167,7 @@ class SimEngine:
         width = self._options.kv_bytes_per_token
         try:
             reading = asyncio.ensure_future(
-                _maybe_in_thread(
+                maybe_in_thread(
                     len(buffer) > INLINE_BYTES, lambda: read_rows(buffer, kv_tokens, width, lambda: held.wanted)
                 )
             )
@@ -162,21 +192,13 @@ class SimEngine:
                 await self._joined.wait()
                 due = loop.time()
                 continue
-            due = max(due + self._options.decode_step_s, loop.time())
-            await self._until(due)
+            step_s = self._options.decode_step_s(len(self._running))
+            due = max(due + step_s, loop.time())
+            await pass_step(due if step_s else None, self._closed)
+            for held in list(self._prompts.values()):  # one device: while it computes a prompt, nothing else is
+                await held.through.wait()
             if self._running and not self._closed.is_set():
                 yield self._step()
-
-    async def _until(self, due: float) -> None:
-        """Return then, or at close."""
-        if self._options.decode_step_s <= 0:
-            await asyncio.sleep(0)
-            return
-        try:
-            async with asyncio.timeout_at(due):
-                await self._closed.wait()
-        except TimeoutError:
-            pass
 
     def _step(self) -> Step:
         """One token for every running sequence that finds a block for it; without one the youngest has to go."""
@@ -227,6 +249,7 @@ class SimEngine:
         if not held.wanted:
             return
         held.gone.set()
+        held.through.set()
         self._held.pop(held.sequence.key, None)
         self._running.pop(held.sequence.key, None)
         self._blocks.release(held.blocks)
@@ -274,8 +297,3 @@ class SimEngine:
             raise BadRequest("a sequence needs a token")
         if tokens >= self._info.context:
             raise ContextTooLong(f"{tokens} tokens leave no room in a context of {self._info.context}")
-
-
-async def _maybe_in_thread(large: bool, work: Callable[[], T]) -> T:  # noqa: FBT001
-    """Do the work, in a thread when it is large enough to hold up the loop."""
-    return await asyncio.to_thread(work) if large else work()

@@ -22,6 +22,8 @@ class Held:
     newest: int = -1  # the last token, whose row the next step computes
     numbers: list[int] = field(default_factory=list)  # prefill: of the rows to export
     buffer: memoryview | None = None  # prefill: where they go
+    written: int = 0  # of them, how many are there
+    through: asyncio.Event = field(default_factory=asyncio.Event)  # prefill: the prompt's time is over, or it is gone
     matcher: Matcher | None = None  # where the text stands in the language that it must belong to
     working: asyncio.Future[Any] | None = None  # a thread is at the buffer
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # released; whoever works for it stops

@@ -19,6 +19,8 @@ class SimOptions:
     """Timings, sizes and what the text is. Where the torch engine has the same option, it has the same name."""
 
     decode_step_ms: float = setting(20.0, between=MILLISECONDS)  # one step of the whole batch; 0: as fast as it goes
+    decode_seq_ms: float = setting(0.0, between=MILLISECONDS)  # more for each sequence in the batch
+    prefill_batch: int = setting(0, between=(0, 65_536))  # prompts computed side by side, others wait; 0: all
     max_num_seqs: int = setting(64, between=(1, 65_536))
     kv_bytes_per_token: int = setting(1024, between=(SMALLEST_ROW, 1 << 24))
     emit: str = setting("hash", choices=("hash", "clock"))
@@ -47,10 +49,9 @@ class SimOptions:
         a, b, c = self.prefill
         return max(0.0, (a * tokens * tokens + b * tokens + c) / 1000)
 
-    @property
-    def decode_step_s(self) -> float:
-        """How long one step of the batch takes."""
-        return self.decode_step_ms / 1000
+    def decode_step_s(self, sequences: int) -> float:
+        """How long one step of a batch of so many sequences takes."""
+        return (self.decode_step_ms + self.decode_seq_ms * sequences) / 1000
 
 
 def read_options(table: Mapping[str, Any]) -> SimOptions:

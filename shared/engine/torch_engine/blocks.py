@@ -8,6 +8,7 @@ Block 0 is never handed out: it stays zero, and short block tables are padded wi
 import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 
 Digest = bytes
 NO_PARENT: Digest = b""
@@ -66,6 +67,10 @@ class Blocks:
             self._count[block] += 1
             found.append(block)
         return found
+
+    def indexed(self, prefix: Iterable[Digest]) -> int:
+        """Count the indexed blocks that the digests begin with, holding none. Readable from any thread."""
+        return sum(1 for _ in takewhile(self._block.__contains__, prefix))
 
     def publish(self, block: int, digest: Digest) -> None:
         """The held block now has the content that `digest` names. Of equal blocks the first stays the indexed one."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from shared.engine import EngineInfo, EngineLoad, Prefilled, Sequence, Step
+from shared.engine import EngineInfo, EngineLoad, Growth, Prefilled, Sequence, Step
 from shared.engine.torch_engine.architecture import read_architecture
+from shared.engine.torch_engine.health import devices_of, probe
 from shared.engine.torch_engine.options import read_options
 from shared.engine.torch_engine.runner import Outcome, Runner
 from shared.engine.torch_engine.worker import (
@@ -26,6 +27,7 @@ from shared.engine.torch_engine.worker import (
     Worker,
 )
 from shared.errors import BadRequest, BatonError, Cancelled, EngineFailed
+from shared.messages import Health
 from shared.text.matching import Grammars, Matcher
 from shared.text.tokenizer import Tokenizer
 
@@ -39,6 +41,7 @@ class _Held:
 
     first: asyncio.Future[Prefilled]
     exported: asyncio.Future[None]
+    growth: Growth | None = None
     released: bool = False  # somebody has begun to
 
     def fail(self, error: BatonError) -> None:
@@ -61,6 +64,7 @@ class TorchEngine:
     ) -> None:
         checked = read_options(options)
         self._directory = directory
+        self._device = checked.device
         self._tokenizer = tokenizer
         self._grammars: Grammars | None = None
         self._worker = Worker(build=lambda: Runner(directory, checked, eos_ids), post=self._post)
@@ -83,6 +87,19 @@ class TorchEngine:
     def load(self) -> EngineLoad:
         """Now."""
         return self._worker.load
+
+    def cached(self, tokens: list[int]) -> int:
+        """See Engine."""
+        return self._worker.runner.cached(tokens) if self._worker.runner is not None else 0
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """See shared.engine.Probed."""
+        return devices_of(self._device)
+
+    def probe(self) -> tuple[Health, str]:
+        """See shared.engine.Probed."""
+        return probe(self._device)
 
     async def start(self) -> None:
         """Load the model in the engine's own thread. Raises EngineFailed (fatal) when it cannot."""
@@ -111,11 +128,13 @@ class TorchEngine:
         if not stopped:
             raise EngineFailed(f"the engine's thread did not end within {CLOSE_S:g} s", fatal=True)
 
-    async def prefill(self, sequence: Sequence, buffer: memoryview) -> Prefilled:
+    async def prefill(self, sequence: Sequence, buffer: memoryview, growth: Growth | None = None) -> Prefilled:
         """Run the prompt and sample the next token."""
         held = self._hold(sequence.key)
+        held.growth = growth
         try:
-            await self._ask(Prefill(sequence, buffer, await self._matcher(sequence, held)))
+            matcher = await self._matcher(sequence, held)
+            await self._ask(Prefill(sequence, buffer, matcher, grows=growth is not None))
             return await held.first
         except BaseException:
             await self.release(sequence.key)  # refused, failed or cancelled: nothing of the key stays
@@ -214,6 +233,7 @@ class TorchEngine:
                 answer.set_result(None)
         if report.outcome is not None:
             self._settle(report.outcome)
+        self._tell_growth(report.grown)
         for key in report.exported:
             held = self._held.get(key)
             if held is not None and not held.exported.done():
@@ -222,6 +242,12 @@ class TorchEngine:
             self._ready.set_result(None)
         if report.ended is not None:
             self._end(report.ended)
+
+    def _tell_growth(self, grown: list[tuple[str, int]]) -> None:
+        for key, tokens in grown:
+            held = self._held.get(key)
+            if held is not None and held.growth is not None and not held.released and tokens:
+                held.growth(tokens)
 
     def _settle(self, outcome: Outcome) -> None:
         """Answer the prefills and keep the step for its reader."""

@@ -33,6 +33,7 @@ class Outcome:
 
     prefilled: list[tuple[str, Prefilled]] = field(default_factory=list)
     unfilled: list[tuple[str, BatonError]] = field(default_factory=list)  # prompts that failed
+    grown: list[str] = field(default_factory=list)  # prompts of which more is computed, and somebody waits for it
     step: Step = field(default_factory=Step)  # of the decoding sequences
 
 
@@ -71,13 +72,19 @@ class Runner:
         """Readable from any thread."""
         return EngineLoad(len(self._scheduler), self._blocks.free, self._steps)
 
-    def add_prefill(self, sequence: Sequence, buffer: memoryview, matcher: Matcher | None = None) -> None:
+    def cached(self, tokens: list[int]) -> int:
+        """Count the leading tokens that the prefix cache has. Readable from any thread."""
+        return self._scheduler.cached(tokens)
+
+    def add_prefill(
+        self, sequence: Sequence, buffer: memoryview, matcher: Matcher | None = None, *, grows: bool = False
+    ) -> None:
         """Take in a prompt; the matcher is of the sequence's constraint. Raises BadRequest or Overloaded."""
         check(sequence, self.info, self._architecture.vocabulary)
         expected = self.info.kv_bytes(len(sequence.tokens))
         if buffer.nbytes != expected or buffer.readonly:
             raise BadRequest(f"the KV buffer must be writable and have {expected} bytes; it has {buffer.nbytes}")
-        self._scheduler.add_prefill(Run(sequence, buffer, matcher))
+        self._scheduler.add_prefill(Run(sequence, buffer, grows, matcher))
 
     def insert(self, sequence: Sequence, kv_tokens: int, buffer: memoryview, matcher: Matcher | None = None) -> None:
         """Take in a sequence with its KV. Raises BadRequest, Overloaded or KvRefused."""
@@ -108,9 +115,26 @@ class Runner:
         """Gather a completed prompt's KV into its buffer and give its blocks back."""
         run = self._scheduler.run(key)
         if run is not None and run.buffer is not None:
-            with torch.inference_mode():
-                self._cache.export(run.blocks, run.buffer)
+            self._gather(run, run.buffer, len(run.blocks))
             self._scheduler.drop(key)
+
+    def export_more(self, key: str) -> int:
+        """Gather what is whole of a growing prompt's KV; how many of its leading tokens are in the buffer now."""
+        run = self._scheduler.run(key)
+        if run is None or run.buffer is None:
+            return 0
+        block_tokens = self.info.block_tokens
+        self._gather(run, run.buffer, run.computed // block_tokens)
+        return run.exported * block_tokens
+
+    def _gather(self, run: Run, buffer: memoryview, blocks: int) -> None:
+        """Copy blocks up to that one into the buffer, but for those that are there already."""
+        if blocks <= run.exported:
+            return
+        size = self.info.block_bytes
+        with torch.inference_mode(), buffer[run.exported * size : blocks * size] as part:
+            self._cache.export(run.blocks[run.exported : blocks], part)
+        run.exported = blocks
 
     def close(self) -> None:
         """Free the device."""
@@ -126,6 +150,7 @@ class Runner:
         drawn = sample(logits, draws, self._device)
         self._scheduler.advance(plan)
         self._steps += 1
+        outcome.grown += [chunk.run.key for chunk in plan.chunks if chunk.run.grows and not chunk.completes]
         for place, (run, what) in enumerate(zip(batch.samples, drawn, strict=True)):
             try:
                 self._settle(run, what, allowed.refused.get(place), outcome)

@@ -6,6 +6,7 @@ sequence held is given back in one place. Decoding sequences run in every step, 
 """
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from shared.engine.torch_engine.blocks import Blocks, digests
 from shared.engine.torch_engine.sequence import Run
@@ -65,6 +66,13 @@ class Scheduler:
     def run(self, key: str) -> Run | None:
         """The sequence of that key, if it is here."""
         return self._runs.get(key)
+
+    def cached(self, tokens: list[int]) -> int:
+        """Count the leading tokens that need not be computed. Readable from any thread."""
+        if not self._prefix_cache:
+            return 0
+        usable = (len(tokens) - 1) // self._block_size  # one token at least must be computed, for its logits
+        return self.blocks.indexed(islice(digests(tokens, self._block_size), usable)) * self._block_size
 
     def add_prefill(self, run: Run) -> None:
         """Take in a prompt. Raises Overloaded when its blocks or its place cannot be had at once."""

@@ -19,6 +19,7 @@ class Run:
 
     request: Sequence
     buffer: memoryview | None = None  # prefill: where the cache goes once it is complete
+    grows: bool = False  # prefill: its whole blocks go to the buffer as they are computed
     matcher: Matcher | None = None  # where the text stands in the language that it must belong to
     tokens: list[int] = field(init=False)  # grows
     history: History | None = field(init=False)  # where a penalty is on
@@ -27,6 +28,7 @@ class Run:
     cached: int = 0  # of the prompt, found in the prefix cache
     digests: list[Digest] = field(default_factory=list)  # of the prompt's full blocks
     published: int = 0  # of them, how many are in the prefix index
+    exported: int = 0  # blocks that are in the buffer
 
     def __post_init__(self) -> None:
         request = self.request

@@ -30,6 +30,7 @@ class Prefill:
     sequence: Sequence
     buffer: memoryview
     matcher: Matcher | None = None  # of its constraint
+    grows: bool = False  # report what of the buffer is final, chunk by chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Report:
     answers: list[tuple[Answer, BatonError | None]] = field(default_factory=list)
     outcome: Outcome | None = None
     exported: list[str] = field(default_factory=list)
+    grown: list[tuple[str, int]] = field(default_factory=list)  # prompts, and how many of their tokens are exported
     ready: bool = False
     ended: EngineFailed | None = None
 
@@ -150,11 +152,12 @@ class Worker:
         outcome = runner.step()
         self._sent_steps += bool(outcome.step.sampled or outcome.step.failed)
         self._post(Report(outcome=outcome))
+        grown = [(key, runner.export_more(key)) for key in outcome.grown]
         exported = [key for key, _ in outcome.prefilled]
         for key in exported:
             runner.export(key)
-        if exported:
-            self._post(Report(exported=exported))
+        if exported or grown:
+            self._post(Report(exported=exported, grown=grown))
 
     def _obey(self, runner: Runner) -> list[tuple[Answer, BatonError | None]]:
         """Do all commands that are there; wait for one when there is nothing else to do."""
@@ -174,8 +177,8 @@ class Worker:
     def _do(self, runner: Runner, command: Command) -> BatonError | None:
         try:
             match command:
-                case Prefill(sequence, buffer, matcher):
-                    runner.add_prefill(sequence, buffer, matcher)
+                case Prefill(sequence, buffer, matcher, grows):
+                    runner.add_prefill(sequence, buffer, matcher, grows=grows)
                 case Insert(sequence, kv_tokens, buffer, matcher):
                     runner.insert(sequence, kv_tokens, buffer, matcher)
                 case Release(key):

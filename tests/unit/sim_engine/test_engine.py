@@ -44,6 +44,29 @@ def test_without_a_number_of_blocks_there_are_enough_for_every_sequence() -> Non
     assert SimOptions(num_blocks=2, block_size=16).context == 32
 
 
+def test_a_step_takes_longer_the_more_sequences_there_are() -> None:
+    options = read_options({"decode_step_ms": 10, "decode_seq_ms": 0.5})
+    assert options.decode_step_s(8) == pytest.approx(0.014)
+
+
+async def test_prompts_beyond_the_batch_wait_their_turn_in_the_order_of_arrival() -> None:
+    through: list[str] = []
+
+    async def compute(worker: Worker, key: str) -> None:
+        await worker.prefill(sequence(key, PROMPT))
+        through.append(key)
+
+    async with house("sim", None) as engines:
+        worker = await engines.worker(prefill_ms=[0, 0, 40], prefill_batch=2)
+        began = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as together:
+            for key in "abcde":
+                together.create_task(compute(worker, key))
+        took_s = asyncio.get_running_loop().time() - began
+    assert through == list("abcde")
+    assert took_s >= 3 * 0.04  # five prompts, two at a time
+
+
 async def test_a_whole_relay_brings_the_text_of_the_oracle() -> None:
     async with house("sim", None) as engines:
         prefill, decode = await engines.worker(), await engines.worker()
