@@ -27,14 +27,14 @@ class CommandLine:
         parser.add_argument("--scenario", help="the scenario to serve; default: the only one")
         parser.add_argument("--group", help="the group to join")
         options = parser.parse_args(arguments)
-        self._path: Path | None = options.config
+        self.path: Path | None = options.config
         chosen = {name: getattr(options, name) for name in ("id", "scenario", "group")}
         given = {f"BATON_INSTANCE__{name.upper()}": text for name, text in chosen.items() if text}
         self._environ = {**os.environ, **given}
 
     def read(self) -> Config:
         """Read the file and the variables as they were at start. Raises ConfigError."""
-        return load(self._path, self._environ)
+        return load(self.path, self._environ)
 
 
 def identified(config: Config, role: Role) -> Config:

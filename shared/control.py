@@ -1,6 +1,5 @@
 """Orders to one instance over NATS: drain, take a role, reload. Owns the answer that each gets; performs none."""
 
-import math
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -8,17 +7,15 @@ from shared.bus import Delivery
 from shared.errors import BadRequest, BatonError
 from shared.instance import Instance
 from shared.messages import AssignRole, Done, Drain, Rejected, Reload, Reloaded, ToInstance, decode
-from shared.stopping import Stopping
-
-LONGEST_DRAIN_S = 3600.0
+from shared.stopping import Stopping, checked_drain
 
 
 @runtime_checkable
 class Assignable(Protocol):
-    """A service that can be given a role: standby."""
+    """A service that can be given a role: standby, prefill, decode."""
 
-    async def assign(self, message: AssignRole) -> None:
-        """Accept the role; becoming it may happen later. Raises BatonError to refuse."""
+    async def assign(self, order: AssignRole) -> None:
+        """Accept the role, again if need be; becoming it happens later. Raises BatonError to refuse."""
         ...
 
 
@@ -53,14 +50,11 @@ class Control:
             after()
 
     async def _assign(self, order: AssignRole) -> None:
-        instance = self._instance
-        if (instance.role, instance.scenario, instance.group) == (order.role, order.scenario, order.group):
-            return  # the order is repeated because its answer was lost; it has been obeyed
-        if not isinstance(self._service, Assignable):
-            raise BadRequest(f"{self._instance.id} is a {self._instance.role.value}, not a standby")
-        await self._service.assign(order)
+        if isinstance(self._service, Assignable):
+            await self._service.assign(order)
+        elif not self._instance.already(order):  # else it is repeated because its answer was lost
+            raise BadRequest(f"{self._instance.id} is a {self._instance.role.value}, and takes no other role")
 
     def _drain(self, seconds: float) -> Callable[[], None]:
-        if not math.isfinite(seconds) or not 0 <= seconds <= LONGEST_DRAIN_S:
-            raise BadRequest(f"seconds is {seconds}; give 0 to {LONGEST_DRAIN_S:g}", "seconds")
+        checked_drain(seconds)
         return lambda: self._stopping.ask("drained by order", drain_s=seconds)

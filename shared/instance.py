@@ -6,7 +6,6 @@ what the service does. Redis may go away while it runs: everything here then goe
 
 import asyncio
 import logging
-import os
 import secrets
 import socket
 import time
@@ -16,33 +15,25 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared import keys
+from shared import keys, telling
 from shared.bus import Bus, Delivery
 from shared.config import Config
 from shared.errors import BatonError, DeadlineExceeded, LeaseLost, MalformedMessage, Unavailable
 from shared.leases import MARGIN, Confirmed, Lease, Taken, open_lease_client
-from shared.messages import VERSION, Epoch, InstanceRecord, Pulse, Role, State, Status, decode, encode
+from shared.messages import AssignRole, Epoch, Health, Pulse, Role, State, Status, decode, encode
 from shared.reloading import Reloading
 from shared.stopping import Stopping
 from shared.subjects import Subjects
 from shared.tasks import Tasks
 from shared.telemetry import Telemetry
+from shared.telling import Load
 from shared.tenure import Tenure
+
+__all__ = ["WORKERS", "Instance", "InstanceStats", "Load", "new_id"]
 
 WORKERS = (Role.PREFILL, Role.DECODE)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a service can take now; goes into each Status."""
-
-    slots: int = 0
-    free: int = 0
-    steps: int = 0
-    busy: bool = False
-    kv_free_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -70,9 +61,13 @@ class Instance:
         self.id = config.instance.id or new_id(role)
         self.scenario = config.instance.scenario
         self.group = config.instance.group
+        self.revision = config.instance.revision  # of the scenario's model
         self.host = socket.gethostname()
         self.health_url = ""
         self.state = State.STARTING
+        self.ready = asyncio.Event()  # set once it is, for good
+        self.health = Health.OK
+        self.ailment = ""  # why the health is not better
         self.subjects = Subjects(config.nats.prefix)
         self.tasks = Tasks(self.id)  # of the service; a failure is logged and counted
         self.vital = Tasks(self.id, on_failure=self._vital_failed)  # a failure here ends the instance
@@ -121,15 +116,46 @@ class Instance:
             return "not connected to NATS"
         if self.cut_off:
             return "cut off from Redis"
+        if self.health is Health.FAILED:
+            return f"its device has failed: {self.ailment}"
         return next((why for check in self._requirements if (why := check())), "")
+
+    def already(self, order: AssignRole) -> bool:
+        """Say whether this instance is what an order wants it to become."""
+        if order.role is Role.STANDBY:
+            return self.role is Role.STANDBY
+        wanted = (order.role, order.scenario, order.group, order.revision.number)
+        return (self.role, self.scenario, self.group, self.revision) == wanted
 
     def stop(self, reason: str, *, failed: bool = False) -> None:
         """Ask for the end of this instance: orderly, or at once and with a failing exit code."""
         self._stopping.ask(reason, failed=failed)
 
+    def leave(self, reason: str, drain_s: float) -> None:
+        """Ask for the end of what this instance is, so that it becomes something else; so long for what it holds."""
+        self._stopping.ask(reason, drain_s=drain_s, passing=True)
+
+    @property
+    def passing(self) -> bool:
+        """Whether it was asked to leave, and by nobody to end."""
+        return self._stopping.passing
+
     async def enter(self, state: State) -> None:
         """Change state and tell everyone: dispatchers must stop choosing us before we refuse."""
         self.state = state
+        if state is State.READY:
+            self.ready.set()
+        self._record_due.set()
+        await self.announce()
+
+    async def feel(self, health: Health, ailment: str = "") -> None:
+        """Take in how well device and node are, and tell everyone of a change at once."""
+        changed, self.ailment = health is not self.health, ailment
+        if not changed:
+            return
+        self.health = health
+        level = logging.INFO if health is Health.OK else logging.WARNING
+        log.log(level, "the health has changed", extra={"health": health.value, "why": ailment})
         self._record_due.set()
         await self.announce()
 
@@ -147,21 +173,7 @@ class Instance:
     def _status(self) -> Status:
         load = self.load() if self.state in (State.READY, State.DRAINING) else Load()
         state = State.DRAINING if self.state is State.READY and self.cut_off else self.state
-        return Status(
-            instance=self.id,
-            epoch=self.epoch,
-            role=self.role,
-            state=state,
-            scenario=self.scenario,
-            group=self.group,
-            slots=load.slots,
-            free=load.free,
-            steps=load.steps,
-            busy=load.busy,
-            kv_free_bytes=load.kv_free_bytes,
-            number=self._number,
-            version=VERSION,
-        )
+        return telling.status(self, state, load, self._number)
 
     # ---- for the lifecycle ------------------------------------------------------------------------------------------
 
@@ -249,21 +261,7 @@ class Instance:
 
     async def _write_record(self) -> None:
         load = self.load() if self.state in (State.READY, State.DRAINING) else Load()
-        record = InstanceRecord(
-            id=self.id,
-            role=self.role,
-            state=self.state,
-            epoch=self.epoch,
-            scenario=self.scenario,
-            group=self.group,
-            pid=os.getpid(),
-            host=self.host,
-            slots=load.slots,
-            load=max(0, load.slots - load.free),
-            health_url=self.health_url,
-            version=VERSION,
-            reason=self._stopping.reason,
-        )
+        record = telling.record(self, load, self._stopping.reason)
         try:
             await self.redis.set(keys.instance(self.id), encode(record), px=keys.RECORD_TTL_MS)
         except (RedisError, OSError, TimeoutError) as error:

@@ -38,6 +38,9 @@ class WorkerMetrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._kv_early = Counter(
+            "baton_worker_kv_early_bytes", "KV bytes that had left when their prompt was through", registry=registry
+        )
         self._prefill_seconds = Histogram(
             "baton_worker_prefill_seconds", "Prompt to first token", buckets=SECONDS, registry=registry
         )
@@ -76,6 +79,10 @@ class WorkerMetrics:
         """Record a KV buffer that has arrived."""
         self._kv_bytes.labels(transport).inc(nbytes)
         self._kv_seconds.labels(transport).observe(seconds)
+
+    def pushed_early(self, nbytes: int) -> None:
+        """Count bytes of a KV buffer that left while it was computed."""
+        self._kv_early.inc(nbytes)
 
     def push_failed(self, code: Code) -> None:
         """Count a push that did not arrive."""

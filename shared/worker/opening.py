@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from shared.config import Config
+from shared.config.groups import in_group
 from shared.engine import Engine
 from shared.engine.opening import open_engine
 from shared.errors import ConfigError, LeaseLost
 from shared.instance import Instance
 from shared.kv import shm
 from shared.kv.arena import Arena
-from shared.messages import State
+from shared.messages import Health, State
 from shared.models import resolve
 from shared.models.spec import ModelSpec
 from shared.policy.placement import FleetView, ViewRules
@@ -43,11 +44,12 @@ class Model:
 
 
 def open_model(config: Config) -> Model:
-    """Make the model of this instance's scenario. Raises ConfigError."""
+    """Make the model of this instance's scenario, as its group wants it. Raises ConfigError."""
     name = config.instance.scenario
     settings = config.scenarios.get(name)
     if settings is None:
         raise ConfigError([f"there is no scenario {name!r} to serve; write [scenario.{name}] or choose another"])
+    settings = in_group(settings, config.instance.group)
     spec = resolve(settings.model, settings.engine, settings.engine_options)
     tokenizer = open_tokenizer(spec)
     return Model(spec, tokenizer, open_engine(settings, spec, tokenizer))
@@ -95,6 +97,8 @@ def why_unready(instance: Instance) -> str:
     """Say why this instance takes no offer now; nothing when it does."""
     if instance.state is not State.READY:
         return instance.state.value
+    if instance.health is Health.FAILED:
+        return f"its device has failed: {instance.ailment}"
     return "cut off from the fleet" if instance.cut_off else ""
 
 

@@ -6,6 +6,7 @@ Owns the subscriptions. What they mean is `shared.policy.placement`'s: who is be
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from redis.asyncio import Redis
@@ -30,7 +31,9 @@ class Peers:
         self._scenario = scenario
         self._group = group  # as configured; the map's word counts once it names us
         self._groups: dict[str, str] = {}  # of the prefills
+        self._newest: ScenarioMap | None = None
         self._metrics = metrics
+        self.listeners: list[Callable[[ScenarioMap | Status], None]] = []  # hear what is learnt, after it is
         self.news = asyncio.Event()  # set, and replaced, when a decode may have room again
 
     async def listen(self, bus: Bus, subjects: Subjects, stack: AsyncExitStack, *, statuses: bool) -> None:
@@ -66,11 +69,25 @@ class Peers:
         now = time.monotonic()
         self.view.hear(now)
         self.view.see(message, now)
-        if isinstance(message, ScenarioMap) and message.scenario == self._scenario:
+        if isinstance(message, ScenarioMap) and self._is_news(message):
+            self._newest = message
             self._groups = {member.instance: group.name for group in message.groups for member in group.prefill}
         if isinstance(message, ScenarioMap) or (message.role is Role.DECODE and message.free):
             self.news.set()
             self.news = asyncio.Event()
+        for listener in self.listeners:
+            listener(message)
+
+    def _is_news(self, message: ScenarioMap) -> bool:
+        known = self._newest
+        newer = known is None or (message.epoch, message.version) > (known.epoch, known.version)
+        return message.scenario == self._scenario and newer
+
+    def members(self, prefill: str) -> dict[str, Epoch]:
+        """Name the decodes of a prefill's group in the newest map, joined or not, with their epochs there."""
+        own = self._groups.get(prefill, self._group)
+        groups = [] if self._newest is None else self._newest.groups
+        return {member.instance: member.epoch for group in groups if group.name == own for member in group.decode}
 
     def decodes(self, prefill: str) -> list[str]:
         """The decode workers that a prefill may push to, best first: those of its group."""

@@ -20,6 +20,7 @@ from shared.worker.frames import FrameSender, failed
 from shared.worker.keeping import Keeping
 from shared.worker.metrics import WorkerMetrics
 from shared.worker.running import Running
+from shared.worker.work import WorkMeter
 
 R = TypeVar("R", bound=Running)
 LEAVE_S: Final = 0.8
@@ -58,6 +59,7 @@ class Roster(Generic[R]):
         tasks: Tasks,
         sender: FrameSender,
         metrics: WorkerMetrics,
+        work: WorkMeter,
         keeping: Keeping,
         orphans: Orphans,
     ) -> None:
@@ -68,6 +70,7 @@ class Roster(Generic[R]):
         self._tasks = tasks
         self._sender = sender
         self._metrics = metrics
+        self._work = work
         self._admission = admission
         self._held: dict[Key, R] = {}
         self._empty = asyncio.Event()
@@ -147,6 +150,7 @@ class Roster(Generic[R]):
     def reject(self, delivery: Delivery, request: Request, code: Code, message: str, *, retryable: bool) -> None:
         """Answer an offer with a refusal, counted."""
         self._metrics.rejected(code)
+        self._work.refused += code is Code.OVERLOADED
         rejected = Rejected(request.request_id, request.attempt, self.name, code, message[:500], retryable)
         self.reply(delivery, rejected)
 

@@ -6,7 +6,7 @@ makes one from an instance; tests make one by hand.
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from opentelemetry.trace import Tracer
 
@@ -21,11 +21,13 @@ from shared.subjects import Subjects
 from shared.tasks import Tasks
 from shared.worker.frames import FrameSender
 from shared.worker.keeping import Keeping
+from shared.worker.links import LinkBook
 from shared.worker.metrics import WorkerMetrics
 from shared.worker.peers import Peers
 from shared.worker.resuming import Resuming
 from shared.worker.roster import Admission, R, Roster
 from shared.worker.tokens import Pieces, Text
+from shared.worker.work import WorkMeter
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class Standing:
     epoch: Callable[[], Epoch]
     unready: Callable[[], str]  # why no offer is taken now; nothing when they are
     freed: Callable[[], None]  # tells the fleet at once
+    work: WorkMeter = field(default_factory=WorkMeter)
+    links: LinkBook = field(default_factory=LinkBook)  # of a prefill
 
     def roster(self, admission: Admission) -> Roster[R]:
         """Make the empty roster of the attempts to come."""
@@ -63,6 +67,7 @@ class Standing:
             tasks=self.tasks,
             sender=self.sender,
             metrics=self.metrics,
+            work=self.work,
             keeping=Keeping(fleet.keep_s),
             orphans=Orphans(fleet.heartbeat_s * (fleet.heartbeat_misses + 1), fleet.orphan_grace_s),
         )

@@ -1,17 +1,20 @@
 """Failpoints: what arms them, when they act, and that each one is really somewhere in the code."""
 
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from shared.errors import ConfigError
-from shared.failpoints import NAMES, VARIABLE, arm, failpoint
+from shared.failpoints import NAMES, VARIABLE, arm, failpoint, spared
+from shared.kv.link import Link, aside
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -41,6 +44,29 @@ def test_it_acts_at_the_given_passing_and_only_once() -> None:
     with pytest.raises(MemoryError):
         failpoint("decode.ending")
     failpoint("decode.ending")
+
+
+def test_who_is_spared_passes_unhurt_and_is_not_counted() -> None:
+    arm({VARIABLE: "decode.step=raise@2"})
+    with spared():
+        for _ in range(5):
+            failpoint("decode.step")
+    failpoint("decode.step")
+    with pytest.raises(RuntimeError):
+        failpoint("decode.step")
+
+
+async def test_who_is_spared_is_so_in_the_threads_that_push_for_it() -> None:
+    arm({VARIABLE: "kv.pushing=raise"})
+    here, there = socket.socketpair()
+    link = Link(here)
+    with ThreadPoolExecutor(1) as threads:
+        with spared():
+            await aside(threads, link, lambda: failpoint("kv.pushing"))
+        with pytest.raises(RuntimeError):
+            await aside(threads, link, lambda: failpoint("kv.pushing"))
+    link.close()
+    there.close()
 
 
 def test_sleeping_blocks_the_thread() -> None:

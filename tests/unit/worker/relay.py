@@ -15,9 +15,10 @@ from services.decode.worker import DecodeWorker
 from services.prefill.worker import PrefillWorker
 from shared.config import FleetSettings
 from shared.engine import EngineInfo
-from shared.errors import BatonError, KvRefused
+from shared.errors import BatonError, KvRefused, WorkerLost
 from shared.kv import Staging
 from shared.kv.arena import Arena
+from shared.kv.growth import Growing
 from shared.messages import (
     Accepted,
     Cancel,
@@ -66,12 +67,47 @@ class KvWay:
     def __init__(self) -> None:
         self.granted: dict[bytes, _Push] = {}
         self.pushes = 0
+        self.links = 0
+        self.grows = True
+        self.growing: list[Growing] = []  # pushes of buffers that grow
+        self.moved = 0  # bytes of the last of them
+        self.growth_breaks: list[BatonError] = []  # raised by the next of them
         self.may_push = asyncio.Event()
         self.may_push.set()
         self.breaks: list[BatonError] = []  # raised by the next pushes
         self.arrives_anyway = False  # a push that breaks has reached the receiver all the same
         self.landed: Callable[[], object] = lambda: None  # called when the last byte is there, before it is taken
         self.told: Callable[[], object] = lambda: True  # when the sender notices that such a push broke
+
+    @property
+    def may_grow(self) -> bool:
+        return self.grows
+
+    async def push_growing(self, growing: Growing, grant: KvGrant) -> str:
+        """A copy of what is final whenever that is more, as over a wire; broken where the test says so."""
+        self.growing.append(growing)
+        await self.may_push.wait()
+        error = self.growth_breaks.pop(0) if self.growth_breaks else None
+        push = self.granted.pop(grant.ticket, None)
+        if push is None:
+            raise KvRefused("ticket", "no such ticket")
+        push.begun = True
+        while growing.completed_at is None:
+            if growing.stopped or push.arrived.cancelled() or (error is not None and not self.arrives_anyway):
+                broken = error or WorkerLost("broken off")
+                push.fail(broken)
+                raise broken
+            push.staging.view[: growing.final] = growing.view[: growing.final]
+            self.moved = growing.final
+            await asyncio.sleep(0.001)
+        size = len(growing.view)
+        push.staging.view[:size] = growing.view
+        push.staging.view[size:] = growing.wait_tail(lambda: None)
+        push.arrived.set_result(push.staging)
+        if error is not None:
+            await until(self.told)
+            raise error
+        return "memory"
 
     async def push(self, staging: Staging, grant: KvGrant) -> str:
         self.pushes += 1
@@ -98,6 +134,7 @@ class _Receiver:
         self._way = way
         self._arena = arena
         self.endpoints = [Endpoint("memory", "here")]
+        self.expected = self.links = 0
 
     def expect(self, key: str, nbytes: int, deadline_ms: int) -> "_Push":
         push = _Push(self._way, self._arena.reserve(nbytes))
@@ -212,15 +249,15 @@ class Relay:
     async def steps(self, name: str, count: int) -> None:
         """Let a decode make steps, once it has something to decode."""
         for _ in range(count):
-            await until(lambda: self.engine(name).held)
+            await until(lambda: self.engine(name).decoding)
             self.engine(name).step()
             await asyncio.sleep(0)
 
     async def run(self, name: str, done: Callable[[], bool]) -> None:
         """Let a decode make steps whenever it has something to decode, until all is done."""
         while not done():
-            await until(lambda: self.engine(name).held or done())
-            if self.engine(name).held:
+            await until(lambda: self.engine(name).decoding or done())
+            if self.engine(name).decoding:
                 self.engine(name).step()
             await asyncio.sleep(0)
 
@@ -266,7 +303,9 @@ def status_of(name: str, role: Role, *, free: int = 2, number: int = 1) -> Statu
 
 
 @asynccontextmanager
-async def relay(*, decodes: tuple[str, ...] = ("d1",), info: EngineInfo = INFO) -> AsyncIterator[Relay]:
+async def relay(
+    *, decodes: tuple[str, ...] = ("d1",), info: EngineInfo = INFO, local_below: int = 0, overlap_from: int = 0
+) -> AsyncIterator[Relay]:
     """Run the workers; at the end everything must be free and no task left."""
     hub, way, states, freed = Hub(), KvWay(), dict[str, State](), list[str]()
     exporter, provider = InMemorySpanExporter(), TracerProvider()
@@ -277,8 +316,10 @@ async def relay(*, decodes: tuple[str, ...] = ("d1",), info: EngineInfo = INFO) 
     async with AsyncExitStack() as stack:
         gateway = Gateway(hub.bus("gateway"))
         await gateway.listen()
-        prefill = PrefillWorker(standings["p1"], way, slots=8)
-        workers = {name: DecodeWorker(standings[name], _Receiver(way, standings[name].arena)) for name in decodes}
+        prefill = PrefillWorker(standings["p1"], way, slots=8, overlap_from=overlap_from)
+        workers = {
+            name: DecodeWorker(standings[name], _Receiver(way, standings[name].arena), local_below) for name in decodes
+        }
         watching = Tasks("watching")
         for standing in standings.values():
             stack.callback(standing.arena.close)

@@ -6,7 +6,7 @@ It keeps the protocol's promises. Its KV bytes depend on the tokens, and it refu
 import asyncio
 from collections.abc import AsyncIterator
 
-from shared.engine import Alternatives, EngineInfo, EngineLoad, Prefilled, Sampled, Sequence, Step
+from shared.engine import Alternatives, EngineInfo, EngineLoad, Growth, Prefilled, Sampled, Sequence, Step
 from shared.errors import BatonError, EngineFailed, KvRefused, Overloaded
 from shared.messages import Finish
 
@@ -47,7 +47,10 @@ class ScriptedEngine:
         self._info = info
         self.held: dict[str, list[int]] = {}
         self.sequences: dict[str, Sequence] = {}
+        self.decoding: set[str] = set()  # of the held ones
         self.released: list[str] = []
+        self.growths: dict[str, Growth] = {}  # of the prompts for which somebody asks
+        self.cached_tokens = 0  # what `cached` says
         self.prefilled = 0
         self.may_prefill = asyncio.Event()
         self.may_prefill.set()
@@ -80,8 +83,14 @@ class ScriptedEngine:
             error, self.fails = self.fails, None
             raise error
 
-    async def prefill(self, sequence: Sequence, buffer: memoryview) -> Prefilled:
+    def cached(self, tokens: list[int]) -> int:
+        return self.cached_tokens
+
+    async def prefill(self, sequence: Sequence, buffer: memoryview, growth: Growth | None = None) -> Prefilled:
         self.held[sequence.key] = list(sequence.tokens)
+        self._buffers[sequence.key] = buffer
+        if growth is not None:
+            self.growths[sequence.key] = growth
         self.sequences[sequence.key] = sequence
         await self.may_prefill.wait()
         try:
@@ -90,8 +99,13 @@ class ScriptedEngine:
             self._forget(sequence.key)
             raise
         self.prefilled += 1
-        self._buffers[sequence.key] = buffer
         return Prefilled(self._sample(sequence.key), cached_tokens=1)
+
+    def grow(self, key: str, tokens: int) -> None:
+        """Have so many leading tokens of a growing prompt's KV in its buffer, and say so."""
+        size = self._info.kv_bytes(tokens)
+        self._buffers[key][:size] = kv_of(self.sequences[key].tokens)[:size]
+        self.growths[key](tokens)
 
     async def exported(self, key: str) -> None:
         await self.may_export.wait()
@@ -102,6 +116,7 @@ class ScriptedEngine:
             raise Overloaded("the batch is full")
         self.held[sequence.key] = list(sequence.tokens)
         self.sequences[sequence.key] = sequence
+        self.decoding.add(sequence.key)
         await self.may_insert.wait()
         try:
             self._failing()
@@ -128,7 +143,7 @@ class ScriptedEngine:
         failed = failed or []
         for key, _ in failed:
             self._forget(key)
-        step = Step([self._sample(key) for key in list(self.held)], failed)
+        step = Step([self._sample(key) for key in list(self.held) if key in self.decoding], failed)
         for sampled in step.sampled:
             if sampled.finish is not None:
                 self._forget(sampled.key)
@@ -155,6 +170,8 @@ class ScriptedEngine:
         self.held.pop(key, None)
         self.sequences.pop(key, None)
         self._buffers.pop(key, None)
+        self.decoding.discard(key)
+        self.growths.pop(key, None)
 
     def load(self) -> EngineLoad:
         used = sum(self._info.blocks_for(len(tokens)) for tokens in self.held.values())
