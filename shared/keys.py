@@ -2,6 +2,9 @@
 
 from typing import Final
 
+ROOT: Final = "baton:"
+ROOT_IN_CLUSTER: Final = "{baton}:"
+"""What every key begins with instead in a Redis Cluster, where only keys of one slot can be changed together."""
 FENCE: Final = "baton:fence"
 """Counter of all leases ever taken since the boot number changed."""
 BOOT: Final = "baton:boot"

@@ -78,7 +78,7 @@ class NatsBus:
 
     async def _connect(self, user: str, password: str) -> None:
         await self._nc.connect(
-            self._settings.url,
+            self._settings.servers,
             name=self._service,
             user=user or None,
             password=password or None,

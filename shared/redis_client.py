@@ -1,59 +1,16 @@
-"""The Redis library's client, repaired where Baton's promises need it, with the bounds that all our clients share.
-
-Written against redis-py 8.1 and uvloop 0.22; `tests/contract/test_redis_client.py` shows when they behave otherwise.
-"""
-
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+"""The client of Redis that every part of Baton uses: one server, the master that Sentinels name, or a Redis Cluster."""
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection, SSLConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as ConnectionLost
 
-T = TypeVar("T")
+from shared.config.redis_url import is_several, parse
+from shared.redis_connection import RepairedSSL, bounds, repair
+from shared.redis_nodes import open_nodes_client
+
+__all__ = ["RepairedSSL", "open_redis_client"]
 
 
 def open_redis_client(url: str, timeout_s: float, *, max_connections: int | None = None) -> Redis:
     """Make a client whose calls answer or fail in a bounded time, with a RedisError; nothing is ever repeated."""
-    client = Redis.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=max_connections,
-    )
-    pool = client.connection_pool
-    pool.connection_class = RepairedSSL if issubclass(pool.connection_class, SSLConnection) else RepairedConnection
-    return client
-
-
-async def _honest(call: Callable[[], Awaitable[T]]) -> T:
-    """Call the library; a connection that was reset is an error of the connection.
-
-    uvloop raises RuntimeError where something is written to, or read from, a transport that the peer's reset has closed
-    already. The library knows OSError only, so what should read "Redis is away" would end whoever asked.
-    """
-    try:
-        return await call()
-    except RuntimeError as error:
-        if "closed" not in str(error):
-            raise
-        raise ConnectionLost(f"the connection to Redis was reset: {error}") from error
-
-
-class RepairedConnection(Connection):
-    """redis.asyncio.connection.Connection, with these differences."""
-
-    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # the library's
-        """See `_honest`."""
-        await _honest(lambda: super(RepairedConnection, self).send_packed_command(*arguments, **options))
-
-    async def read_response(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # the library's
-        """See `_honest`."""
-        return await _honest(lambda: super(RepairedConnection, self).read_response(*arguments, **options))
-
-
-class RepairedSSL(RepairedConnection, SSLConnection):
-    """The same over TLS."""
+    if is_several(url):
+        return open_nodes_client(parse(url), timeout_s, max_connections)
+    return repair(Redis.from_url(url, max_connections=max_connections, **bounds(timeout_s)))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
+from shared.config.redis_url import faults, is_several
 from shared.subjects import INSTANCE_NAME, SCENARIO_NAME
 
 MIB = 1 << 20
@@ -31,6 +32,27 @@ def url(*schemes: str) -> Callable[[str], str]:
         return "" if whole else f"is no URL of the form {schemes[0]}://host:port"
 
     return check
+
+
+def urls(*schemes: str) -> Callable[[str], str]:
+    """Make a check for a URL, or several of one cluster with commas between. Websockets do not mix with TCP."""
+    one = url(*schemes)
+
+    def check(value: str) -> str:
+        parts = [part.strip() for part in value.split(",")]
+        if len(parts) > 1 and not all(parts):
+            return f"has an empty place; write {schemes[0]}://a:port,{schemes[0]}://b:port"
+        if problem := next(filter(None, map(one, parts)), ""):
+            return problem + (", several of them separated by commas" if len(parts) > 1 else "")
+        kinds = {part.partition("://")[0].startswith("ws") for part in parts}
+        return "mixes websocket and other URLs" if len(kinds) > 1 else ""
+
+    return check
+
+
+def redis_url(value: str) -> str:
+    """Check the URL of one Redis, of Sentinels or of a Redis Cluster; an empty one is fine."""
+    return faults(value) if is_several(value) else url("redis", "rediss")(value)
 
 
 def address(value: str) -> str:

@@ -46,6 +46,7 @@ class RatioSettings:
     hold_s: float = setting(20.0, between=(0.0, 3600.0))  # for which it must promise so
     rest_s: float = setting(60.0, between=(0.0, 3600.0))  # after a step, before the next
     busy: float = setting(0.5, between=_SHARE)  # use of the scarcer role, below which nothing is done
+    least: int = setting(2, between=(1, 10_000))  # of each role in the scenario, where a group has four members or more
 
 
 @dataclass(frozen=True)
