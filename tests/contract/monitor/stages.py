@@ -11,7 +11,9 @@ from redis.asyncio import Redis
 
 from services.local.probes import free_port
 from services.monitor.service import Monitor
+from services.standby.service import Standby
 from shared import keys
+from shared.becoming import Becoming
 from shared.bus import Delivery
 from shared.config import (
     Config,
@@ -25,6 +27,9 @@ from shared.config import (
 from shared.lifecycle import Service, serve
 from shared.messages import (
     InstanceRecord,
+    Link,
+    Links,
+    Member,
     Pulse,
     Role,
     ScenarioMap,
@@ -74,11 +79,24 @@ class Stage:
         self.subjects = Subjects(nats.prefix)
         self.maps: list[ScenarioMap] = []
         self.pulses: list[Pulse] = []
+        self.verified = True  # whether prefills say that they reach the decodes of their group
 
     async def listen(self) -> None:
         await self.observer.subscribe(self.subjects.map("chat"), lambda d: self.maps.append(_read(d, ScenarioMap)))
         await self.observer.subscribe(self.subjects.pulse(), lambda d: self.pulses.append(_read(d, Pulse)))
         await self.observer.flush(5)
+        links = asyncio.ensure_future(self._keep_links())
+        self.stack.push_async_callback(_end, links)
+
+    async def _keep_links(self) -> None:
+        """Say for the prefills of the last map, which are probes, what they would say of their links."""
+        while True:
+            for group in self.maps[-1].groups if self.maps else ():
+                found = [Link(one.instance, one.epoch, self.verified) for one in group.decode]
+                for one in group.prefill:
+                    subject = self.subjects.links("chat", one.instance)
+                    await self.observer.publish(subject, Links(one.instance, one.epoch, found))
+            await asyncio.sleep(0.02)
 
     def put_on(self, service: Service, instance: str, **changes: Any) -> Alive:
         worker = service.role in (Role.PREFILL, Role.DECODE)
@@ -87,7 +105,7 @@ class Stage:
             redis=self.settings,
             fleet=FLEET,
             monitor=MonitorSettings(port=free_port()),
-            scenario={"chat": ScenarioSettings(model="m", engine="sim")},
+            scenario=chat(),
             instance=InstanceSettings(id=instance, scenario="chat" if worker else "", group="main" if worker else ""),
         )
         alive = Alive(service, dataclasses.replace(config, **changes))
@@ -98,6 +116,13 @@ class Stage:
         probe = Probe()
         probe.role = role
         return self.put_on(probe, instance)
+
+    def standby(self, instance: str, *, willing: bool = True) -> Alive:
+        """Put on a standby; what it is told to become is in `becoming.order`. One that is not willing refuses all."""
+        made = Standby()
+        environ = {"BATON_SCENARIO__CHAT__MODEL": "m", "BATON_SCENARIO__CHAT__ENGINE": "sim" if willing else "none"}
+        made.becoming = Becoming([], environ)
+        return self.put_on(made, instance)
 
     async def map_is(self, prefill: list[str], decode_: list[str]) -> ScenarioMap:
         await until(lambda: bool(self.maps) and members_of(self.maps[-1]) == (prefill, decode_), f"{prefill} {decode_}")
@@ -112,6 +137,11 @@ class Stage:
         return decode(data, InstanceRecord) if data else None
 
 
+async def _end(task: "asyncio.Future[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 def _read(delivery: Delivery, kind: type[T]) -> T:
     value: T = decode(delivery.data, kind)
     return value
@@ -123,6 +153,10 @@ def members_of(scenario_map: ScenarioMap) -> tuple[list[str], list[str]]:
         sorted(member.instance for group in groups for member in group.prefill),
         sorted(member.instance for group in groups for member in group.decode),
     )
+
+
+def everybody(scenario_map: ScenarioMap) -> list[Member]:
+    return [member for group in scenario_map.groups for member in (*group.prefill, *group.decode)]
 
 
 async def eventually(check: Callable[[], Awaitable[object]], what: str) -> None:
@@ -143,8 +177,14 @@ async def set_up(nats: Nats, redis: RedisSettings) -> AsyncIterator[Stage]:
         yield made
 
 
+def chat(decode: int = 1, **more: Any) -> dict[str, ScenarioSettings]:
+    """Settings of the one scenario, with so many decodes."""
+    return {"chat": ScenarioSettings(model="m", engine="sim", decode=decode, **more)}
+
+
 async def whole_fleet(stage: Stage, **changes: Any) -> tuple[Alive, Alive, Alive]:
     monitor = stage.put_on(Monitor(), "monitor-1", **changes)
     prefill, decode_ = stage.worker(Role.PREFILL, "prefill-1"), stage.worker(Role.DECODE, "decode-1")
     await stage.map_is(["prefill-1"], ["decode-1"])
+    await until(lambda: all(one.joined for one in everybody(stage.maps[-1])), "all have joined")
     return monitor, prefill, decode_
