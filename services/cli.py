@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from services.commands import steering
+from services.commands.arguments import Misused, count, port, seconds, some, tokens
 from shared.errors import BatonError, ConfigError
 
 USAGE = 2
@@ -19,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except ConfigError as error:
+    except (ConfigError, Misused) as error:
         sys.stderr.write(f"baton: {error}\n")
         return USAGE
     except BatonError as error:
@@ -119,12 +121,12 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", help="start a whole cluster on this machine; Ctrl-C stops it")
     up.set_defaults(run=_up)
-    up.add_argument("--port", type=_port, help="of the gateway (8000)")
-    up.add_argument("--dashboard-port", type=_port, help="of the monitor (8010)")
-    up.add_argument("--prefill", type=_count, metavar="N", help="prefill workers of each scenario (1)")
-    up.add_argument("--decode", type=_count, metavar="N", help="decode workers of each scenario (1)")
-    up.add_argument("--standby", type=_count, metavar="N", default=1, help="instances kept ready for any role (1)")
-    up.add_argument("--gateways", type=_some, metavar="N", default=1, help="gateway processes, all on the one port (1)")
+    up.add_argument("--port", type=port, help="of the gateway (8000)")
+    up.add_argument("--dashboard-port", type=port, help="of the monitor (8010)")
+    up.add_argument("--prefill", type=count, metavar="N", help="prefill workers of each scenario (1)")
+    up.add_argument("--decode", type=count, metavar="N", help="decode workers of each scenario (1)")
+    up.add_argument("--standby", type=count, metavar="N", default=1, help="instances kept ready for any role (1)")
+    up.add_argument("--gateways", type=some, metavar="N", default=1, help="gateway processes, all on the one port (1)")
     up.add_argument("--engine", choices=("torch", "vllm", "sim"), help="what runs the model of each scenario (torch)")
     up.add_argument("--model", metavar="PATH_OR_NAME", help="the model of each scenario (gemma-3-270m)")
 
@@ -135,20 +137,20 @@ def _parser() -> argparse.ArgumentParser:
     chat = commands.add_parser("chat", help="talk to the model")
     chat.set_defaults(run=_chat)
     chat.add_argument("--scenario", metavar="S", help="whom to talk to (the first one served)")
-    chat.add_argument("--max-tokens", type=_tokens, metavar="N", help="the longest answer wanted")
+    chat.add_argument("--max-tokens", type=tokens, metavar="N", help="the longest answer wanted")
     chat.add_argument("--url", help="a gateway, like http://127.0.0.1:8000/v1 (the local cluster's)")
 
     drain = commands.add_parser("drain", help="let an instance finish what it holds, then leave")
     drain.set_defaults(run=_drain)
     drain.add_argument("id", metavar="ID")
     drain.add_argument("--wait", action="store_true", help="return when it has left")
-    drain.add_argument("--seconds", type=_seconds, help="for what it holds (as configured: fleet.drain_s)")
+    drain.add_argument("--seconds", type=seconds, help="for what it holds (as configured: fleet.drain_s)")
 
     again = commands.add_parser("reload", help="have instances read their configuration again, as SIGHUP does")
     again.set_defaults(run=_reload)
     again.add_argument("id", metavar="ID", nargs="?", help="one instance (all)")
 
-    for command in (up, status, chat, drain, again, *_keys_parsers(commands)):
+    for command in (up, status, chat, drain, again, *steering.parsers(commands), *_keys_parsers(commands)):
         command.add_argument(
             "--config", type=Path, metavar="FILE", help="TOML; BATON_SECTION__KEY variables win over it"
         )
@@ -174,42 +176,6 @@ def _keys_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     for command in (create, revoke):
         command.add_argument("--wait", action="store_true", help="return when every gateway has heard of it")
     return [create, lists, revoke]
-
-
-def _number(text: str, least: int, most: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"{number} is not between {least} and {most}")
-    return number
-
-
-def _port(text: str) -> int:
-    return _number(text, 0, 65_535)
-
-
-def _count(text: str) -> int:
-    return _number(text, 0, 1000)
-
-
-def _some(text: str) -> int:
-    return _number(text, 1, 1000)
-
-
-def _tokens(text: str) -> int:
-    return _number(text, 1, 10_000_000)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not 0 <= seconds <= 3600:  # noqa: PLR2004
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600")
-    return seconds
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ CLOSE_S: Final = 1.0
 
 
 class Pages:
-    """Serves routes that only read. `open` once, `close` always."""
+    """Serves a few routes. `open` once, `close` always."""
 
     def __init__(self, routes: Iterable[web.RouteDef]) -> None:
         app = web.Application()

@@ -1,7 +1,7 @@
 """How the fleet is shown: the JSON of `baton status` and of the dashboard's /status. Pure."""
 
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from shared.messages import Group, InstanceRecord, Role, ScenarioMap, State
 
@@ -24,24 +24,43 @@ class InstanceEntry(TypedDict):
     load: int
     health_url: str
     reason: str
+    health: str
+    revision: int
 
 
 class GroupEntry(TypedDict):
-    """One group's members, by id."""
+    """One group's members, by id. `joining` are those of them that nothing goes to yet."""
 
     name: str
     prefill: list[str]
     decode: list[str]
+    phase: str
+    prefills: int  # wanted
+    decodes: int
+    joining: list[str]
+    revision: int
+    strategy: str
+    canary: int
+
+
+class RevisionEntry(TypedDict):
+    """One revision of a scenario's model. Empty model: as configured."""
+
+    number: int
+    model: str
+    options: dict[str, Any]
 
 
 class ScenarioEntry(TypedDict):
-    """One scenario's map. `ratio` is members in the map, prefill to decode."""
+    """One scenario's map. `ratio` is members in the map, prefill to decode; `target` the revision that is to run."""
 
     name: str
     version: int
     epoch: list[int]
     ratio: str
     groups: list[GroupEntry]
+    target: int
+    revisions: list[RevisionEntry]
 
 
 class Report(TypedDict):
@@ -74,6 +93,8 @@ def _instance(record: InstanceRecord, *, lost: bool) -> InstanceEntry:
         "load": record.load,
         "health_url": record.health_url,
         "reason": record.reason or ("holds no lease" if lost else ""),
+        "health": record.health.value,
+        "revision": record.revision,
     }
 
 
@@ -87,6 +108,8 @@ def _scenario(scenario: ScenarioMap) -> ScenarioEntry:
         "epoch": list(scenario.epoch),
         "ratio": f"{prefill}:{decode}",
         "groups": groups,
+        "target": scenario.target,
+        "revisions": [{"number": one.number, "model": one.model, "options": one.options} for one in scenario.revisions],
     }
 
 
@@ -95,4 +118,11 @@ def _group(group: Group) -> GroupEntry:
         "name": group.name,
         "prefill": [member.instance for member in group.prefill],
         "decode": [member.instance for member in group.decode],
+        "phase": group.phase.value,
+        "prefills": group.prefills,
+        "decodes": group.decodes,
+        "joining": [member.instance for member in (*group.prefill, *group.decode) if not member.joined],
+        "revision": group.revision,
+        "strategy": group.strategy,
+        "canary": group.canary,
     }

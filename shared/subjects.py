@@ -29,7 +29,7 @@ class Subjects:
         return f"{self.prefix}.{scenario}.requests.cancel"
 
     def prefill(self, scenario: str, instance: str) -> str:
-        """Gateway to one prefill worker: PrefillRequest, answered Accepted or Rejected."""
+        """Gateway to one prefill, or to a decode that computes it itself: PrefillRequest, answered at once."""
         return f"{self.prefix}.{scenario}.prefill.{instance}"
 
     def decode(self, scenario: str, instance: str) -> str:

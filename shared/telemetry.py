@@ -49,9 +49,12 @@ ATTEMPT: Final = "baton.attempt"
 SCENARIO: Final = "baton.scenario"
 TENANT: Final = "baton.tenant"
 CAUSE: Final = "baton.cause"
+ROUTE: Final = "baton.route"
 INSTANCE: Final = "baton.instance"
 KV_BYTES: Final = "baton.kv.bytes"
+KV_GROWING: Final = "baton.kv.growing"  # pushed while it was computed
 KV_TRANSPORT: Final = "baton.kv.transport"
+LOCAL: Final = "baton.local"  # computed at decode
 ERROR_TYPE: Final = "error.type"
 
 _PROPAGATOR = TraceContextTextMapPropagator()

@@ -21,12 +21,14 @@ class Access:
     user: str
     drain_s: float
     url: str
+    local: bool = False  # its NATS was started by a `baton up` of this machine
 
 
 def find(config: Path | None, environ: Mapping[str, str]) -> Access:
     """Find the cluster. Raises ConfigError, or NotRunning when none is configured and none runs here."""
     settings = load(config, environ)
     nats, redis, user = settings.nats, settings.redis, settings.nats.user or OPERATOR
+    is_local = not nats.url
     url = _url(settings.gateway)
     if Role.MONITOR in nats.credentials:
         user = Role.MONITOR
@@ -40,7 +42,7 @@ def find(config: Path | None, environ: Mapping[str, str]) -> Access:
                 replace(nats, url=local.nats_operator, prefix=local.nats_prefix, user="", password=""),
                 OPERATOR,
             )
-    return Access(nats, redis, user, settings.fleet.drain_s, url)
+    return Access(nats, redis, user, settings.fleet.drain_s, url, is_local)
 
 
 def gateway(config: Path | None, environ: Mapping[str, str]) -> str:

@@ -1,43 +1,43 @@
 """`baton status`: what Redis holds of the fleet, checked against the leases. Changes nothing."""
 
+import asyncio
 from typing import TypeVar
 
-from redis import Redis
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from services.commands.access import Access
 from shared import keys
 from shared.errors import LinkLost, MalformedMessage
 from shared.messages import InstanceRecord, ScenarioMap, decode
-from shared.report import Report, report
+from shared.redis_client import open_redis_client
+from shared.report import Report, ScenarioEntry, report
 
 T = TypeVar("T")
 
 
 def inspect(access: Access) -> Report:
-    """Read the fleet's state. Raises LinkLost when Redis does not answer."""
-    seconds = access.redis.timeout_s
+    """Read the fleet's state, on a loop of its own. Raises LinkLost when Redis does not answer."""
+    return asyncio.run(_inspect(access))
+
+
+async def _inspect(access: Access) -> Report:
+    redis = open_redis_client(access.redis.url, access.redis.timeout_s)
     try:
-        with Redis.from_url(
-            access.redis.url,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            retry=Retry(NoBackoff(), 0),
-        ) as redis:
-            records = _values(redis, keys.instance("*"), InstanceRecord)
-            leased = {record.id for record in records if redis.exists(keys.lease(record.id))}
-            maps = _values(redis, keys.scenario_map("*"), ScenarioMap)
-    except RedisError as error:
+        records = await _values(redis, keys.instance("*"), InstanceRecord)
+        leased = {record.id for record in records if await redis.exists(keys.lease(record.id))}
+        maps = await _values(redis, keys.scenario_map("*"), ScenarioMap)
+    except (RedisError, OSError, TimeoutError) as error:
         raise LinkLost(f"Redis does not answer ({error}); is the cluster running?") from error
+    finally:
+        await redis.aclose()
     return report(records, leased, maps)
 
 
-def _values(redis: "Redis", pattern: str, kind: type[T]) -> list[T]:
+async def _values(redis: Redis, pattern: str, kind: type[T]) -> list[T]:
     found: list[T] = []
-    for key in redis.scan_iter(match=pattern, count=1000):
-        data = redis.get(key)
+    async for key in redis.scan_iter(match=pattern, count=1000):
+        data = await redis.get(key)
         if not isinstance(data, bytes):
             continue  # it ended meanwhile
         try:
@@ -62,8 +62,17 @@ def table(fleet: Report) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
-    lines += [
-        f"scenario {one['name']}: map version {one['version']}, ratio {one['ratio']} (prefill:decode)"
-        for one in fleet["scenarios"]
-    ]
+    lines += [line for one in fleet["scenarios"] for line in _scenario(one)]
     return "\n".join(lines) + "\n"
+
+
+def _scenario(one: ScenarioEntry) -> list[str]:
+    lines = [f"scenario {one['name']}: map version {one['version']}, ratio {one['ratio']} (prefill:decode)"]
+    for group in one["groups"]:
+        text = (
+            f"  group {group['name']}: {group['phase']}, {len(group['prefill'])} of {group['prefills']} prefills,"
+            f" {len(group['decode'])} of {group['decodes']} decodes, revision {group['revision']}"
+        )
+        canary = f", canary of {group['canary']} %" if group["canary"] else ""
+        lines.append(text + (f", strategy {group['strategy']}" if group["strategy"] else "") + canary)
+    return lines

@@ -4,6 +4,7 @@ Chooses no role for anything: a worker that died is replaced by a standby, and t
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -15,7 +16,9 @@ from services.local.permissions import own_client
 from services.local.plan import WORKERS, Links, Plan, Start
 from services.local.probes import free_port, in_url, port_taken, reachable, ready
 from services.local.state import Cluster, StateDirectory
+from services.local.supply import Supply
 from shared.errors import BatonError, DeadlineExceeded
+from shared.local_supply import Asked, Release, Supplied, Want
 from shared.messages import Role
 from shared.tasks import Tasks
 
@@ -55,6 +58,9 @@ class LocalCluster:
         self._tasks = Tasks("baton up", on_failure=self._task_failed)
         self._backoff = Backoff()
         self._links = Links("", "")
+        self._supply = Supply(state.path, self.supply)
+        self._due = 0  # workers that ended, and a standby is not started yet in their place
+        self._released: set[str] = set()
         self._ready = False
         self._stopping = False
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -91,6 +97,7 @@ class LocalCluster:
         self._say(f"starting {', '.join(start.id for start in starts)}")
         for start in starts:
             self._start(start)
+        await self.take_wishes()
         host = reachable(config.instance.health_host)
         await self._within(READY_S, *(ready(host, health_port) for health_port in health_ports))
         self._ready = True
@@ -111,6 +118,7 @@ class LocalCluster:
     async def stop(self) -> list[str]:
         """End every child: first who takes requests or decides, then workers, then servers. Returns who was killed."""
         self._stopping = True
+        await self._supply.close()
         await self._tasks.close()
         fleet = self.plan.config.fleet
         first = [child for child, start in self._children.items() if _role(start) in {Role.GATEWAY, Role.MONITOR}]
@@ -145,7 +153,7 @@ class LocalCluster:
         await self._within(SERVERS_S, *(server.answering() for server in started))
         if not config.redis.url:
             await servers.forget_fleet(redis_url)
-        self._links = Links(nats.url, redis_url, nats.passwords)
+        self._links = Links(nats.url, redis_url, nats.passwords, str(self.state.path))
         return nats
 
     def _start(self, start: Start | Command) -> Child:
@@ -170,15 +178,61 @@ class LocalCluster:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
 
+    # ---- the monitor's wishes ----------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """Of the instances that run."""
+        return [child.name for child, start in self._children.items() if _role(start) is not None]
+
+    async def take_wishes(self) -> None:
+        """From now on do what the monitor asks for. What was started already counts as on its way."""
+        await self._supply.open()
+
+    def supply(self, asked: Asked) -> Supplied:
+        """Start standbys, or end an instance, as the monitor wishes. Can be repeated: what is on its way counts."""
+        if self._stopping:
+            return Supplied(error="the cluster stops")
+        match asked:
+            case Want():
+                return self._provide(asked)
+            case Release(instance=instance):
+                for child in [child for child, start in self._children.items() if _is(instance, start)]:
+                    self._released.add(instance)
+                    _ = self._tasks.spawn(self._end(child), name=f"release {instance}")
+                return Supplied()
+
+    def _provide(self, wish: Want) -> Supplied:
+        workers = [child for child, start in self._children.items() if _role(start) in WORKERS]
+        seen = set(wish.seen)
+        coming = [child for child in workers if child.name not in seen and child.lived_s < wish.arrive_s]
+        missing = max(0, wish.missing - len(coming) - self._due)
+        fits = min(missing, max(0, wish.most - len(workers) - self._due))
+        started = [self._start(self.plan.start(Role.STANDBY)).name for _ in range(fits)]
+        if started:
+            self._say(f"the monitor asked for {', '.join(started)}")
+        return Supplied(started, missing - fits)
+
+    async def _end(self, child: Child) -> None:
+        """See to it that one leaves that was told to drain: a signal now would cut its drain short."""
+        fleet = self.plan.config.fleet
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(fleet.drain_s + fleet.stop_s):
+                _ = await child.ended()
+        for name in await stop([child], fleet.stop_s):
+            self._say(f"{name} did not leave in time and was killed")
+
     # ---- replacing ---------------------------------------------------------------------------------------------------
 
     def _ended(self, child: Child) -> None:
         start = self._children.pop(child)
         if self._stopping:
             return
-        if child.status == 0:
+        if child.status == 0 or child.name in self._released:
+            self._released.discard(child.name)
             self._say(f"{child.name} has left")  # drained: whoever asked for it does not want it back
         elif self._ready:
+            self._due += _role(start) in WORKERS
             _ = self._tasks.spawn(self._replace(child, start), name=f"replace {child.name}")
         elif not self.broken.done():
             self.broken.set_exception(BatonError(f"{child.name} {child.how()} while starting:\n{child.last_words()}"))
@@ -189,6 +243,7 @@ class LocalCluster:
         delay = self._backoff.delay(name if isinstance(following, Command) else following.role, child.lived_s)
         self._say(f"{child.name} {child.how()}; {name} starts in its place{f' in {delay:.0f} s' if delay >= 1 else ''}")
         await asyncio.sleep(delay)
+        self._due -= _role(start) in WORKERS
         self._start(following)
 
     def _following(self, start: Start | Command) -> Start | Command:
@@ -201,6 +256,10 @@ class LocalCluster:
     def _task_failed(self, name: str, error: BaseException) -> None:
         if not self.broken.done():
             self.broken.set_exception(BatonError(f"{name} failed: {error}"))
+
+
+def _is(instance: str, start: Start | Command) -> bool:
+    return isinstance(start, Start) and start.id == instance and start.role in WORKERS
 
 
 def _role(start: Start | Command) -> Role | None:

@@ -1,8 +1,8 @@
 """Who may say and hear what over NATS: the one definition, rendered as a nats-server configuration.
 
-`baton up` renders it for its embedded server, `deploy/nats/nats.conf` is the same text for containers
-(`python -m services.local.permissions > deploy/nats/nats.conf`; a test holds them together). Holds no secret: each
-user's password is named by an environment variable of the server.
+`baton up` renders it for its embedded server. `deploy/nats/nats.conf` is the same text for containers
+(`python -m services.local.permissions > deploy/nats/nats.conf`), and so is `deploy/kubernetes/base/baton.conf`; tests
+hold them together. Holds no secret: each user's password is named by an environment variable of the server.
 
 A denied publish looks like a success to its sender, so everything is denied that is not listed here.
 """
@@ -111,11 +111,21 @@ def users(prefix: str = PREFIX, clients: Sequence[str] = ()) -> list[User]:
         user(
             Role.DECODE,
             [s.frames("*"), statuses, inbox(Role.PREFILL), inbox(Role.GATEWAY), *answers],
-            [s.decode("*", "*"), s.cancel("*"), s.claim("*"), s.fleet_status(), *heard, inbox(Role.DECODE)],
+            # prefill: whole prompts that are offered to one decode
+            [
+                s.decode("*", "*"),
+                s.prefill("*", "*"),
+                s.cancel("*"),
+                s.claim("*"),
+                s.fleet_status(),
+                *heard,
+                inbox(Role.DECODE),
+            ],
         ),
         user(
             Role.MONITOR,
-            [s.map("*"), s.pulse(), s.control("*"), s.fleet_status(), s.presence(), *answers],
+            # orders: a monitor that does not lead passes on what its page is asked for
+            [s.map("*"), s.pulse(), s.control("*"), s.fleet_status(), s.presence(), s.orders(), *answers],
             [statuses, s.kv_ready("*"), s.links("*"), s.traffic("*"), s.orders(), *heard, inbox(Role.MONITOR)],
         ),
         user(Role.STANDBY, [s.fleet_status(), *answers], [*heard, inbox(Role.STANDBY)]),

@@ -5,6 +5,7 @@ Owns how the command line's wishes join the configuration, and each instance's n
 
 import os
 import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +13,19 @@ from typing import Any
 
 import services
 from services.local.children import Command
-from shared.config import Config, load
+from shared.config import Config, ScenarioSettings, load
+from shared.config.groups import configured_groups
 from shared.config.reader import variable
 from shared.errors import ConfigError
+from shared.local_supply import OPTION
 from shared.messages import Role
 from shared.models.known import KNOWN, import_command, imported
+from shared.policy.steering.timetable import Timetable
 
 DEFAULT_SCENARIO = "chat"
 DEFAULT_MODEL = "gemma-3-270m"
 DEFAULT_CONTEXT = 8192
 """Tokens: what the default model's KV cache holds of one request on a small machine, with room for a second."""
-GROUP = "main"
 LOCAL_DRAIN_S = 5.0
 """How long a local cluster waits for running requests when it is stopped, unless it is configured otherwise."""
 HOME = Path(services.__file__).parents[1]
@@ -46,11 +49,12 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where NATS and Redis are. `users` holds user and password of each role at an embedded NATS server."""
+    """Where NATS, Redis and we are. `users` holds user and password of each role at an embedded NATS server."""
 
     nats_url: str
     redis_url: str
     users: dict[str, str] = field(default_factory=dict, repr=False)
+    directory: str = ""  # of the state, where the monitor may ask for instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Start:
     scenario: str = ""
     port: int = 0  # of a gateway or the monitor
     health_port: int = 0  # of a gateway: several may share the port above, none this one
+    group: str = ""
 
 
 class Plan:
@@ -93,9 +98,10 @@ class Plan:
         All gateways listen on the one port; there is one for each health port.
         """
         workers = [
-            self.start(role, scenario)
+            self.start(role, scenario, group.name)
             for scenario, settings in self.config.scenarios.items()
-            for role, count in ((Role.PREFILL, settings.prefill), (Role.DECODE, settings.decode))
+            for group in configured_groups(settings)
+            for role, count in ((Role.PREFILL, group.prefill), (Role.DECODE, group.decode))
             for _ in range(count)
         ]
         monitor = self.start(Role.MONITOR, port=dashboard_port)
@@ -103,11 +109,11 @@ class Plan:
         standbys = [self.start(Role.STANDBY) for _ in range(self.wishes.standby)]
         return [*workers, monitor, *gateways, *standbys]
 
-    def start(self, role: Role, scenario: str = "", *, port: int = 0, health_port: int = 0) -> Start:
+    def start(self, role: Role, scenario: str = "", group: str = "", *, port: int = 0, health_port: int = 0) -> Start:
         """Name one more instance. A name is never used twice: frames meant for the dead must not reach the living."""
         stem = f"{scenario}-{role.value}" if scenario and self._several else role.value
         self._numbers[stem] = self._numbers.get(stem, 0) + 1
-        return Start(f"{stem}-{self._numbers[stem]}", role, scenario, port, health_port)
+        return Start(f"{stem}-{self._numbers[stem]}", role, scenario, port, health_port, group)
 
     def command(self, start: Start, links: Links, logs: Path) -> Command:
         """Return the command of one instance."""
@@ -122,7 +128,7 @@ class Plan:
             "redis.url": links.redis_url,
             "instance.id": start.id,
             "instance.scenario": start.scenario,
-            "instance.group": GROUP if start.scenario else "",
+            "instance.group": start.group,
         }
         if start.role is Role.GATEWAY:
             keys["gateway.port"] = start.port
@@ -131,6 +137,7 @@ class Plan:
                 keys["gateway.reuse_port"] = "true"
         if start.role is Role.MONITOR:
             keys["monitor.port"] = start.port
+            keys |= self._provisioner(links)
         for user in _users_of(start.role):
             if user in links.users:
                 keys[f"nats.credentials.{user}.user"] = user
@@ -138,16 +145,33 @@ class Plan:
         environ = {**self._environ, **{variable(key): str(value) for key, value in keys.items()}}
         return {**self._threads(), "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", **environ}
 
+    def _provisioner(self, links: Links) -> dict[str, Any]:
+        """Have the monitor ask us for instances, unless it is said where they come from."""
+        chosen = self.config.monitor.provisioner
+        if chosen == "none" and not self._says("provisioner") and links.directory:
+            chosen = "local"
+        if chosen != "local":
+            return {}
+        option = f"monitor.provisioner_options.{OPTION}"
+        found = {"monitor.provisioner": "local", option: links.directory}
+        return found if self._says("standbys") else {**found, "monitor.standbys": self.wishes.standby}
+
+    def _says(self, key: str) -> bool:
+        """Say whether a key of the monitor is set by somebody; by its value alone a default looks the same."""
+        table = {} if self.wishes.config is None else tomllib.loads(self.wishes.config.read_text(encoding="utf-8"))
+        return key in table.get("monitor", {}) or variable(f"monitor.{key}") in self._environ
+
     def _threads(self) -> dict[str, str]:
         """Share the cores among the workers: threads of two engines that spin on the same core halve both."""
-        workers = sum(settings.prefill + settings.decode for settings in self.config.scenarios.values())
+        groups = [group for settings in self.config.scenarios.values() for group in configured_groups(settings)]
+        workers = sum(group.prefill + group.decode for group in groups)
         share = max(1, (os.cpu_count() or 1) // max(1, workers))
         return {"OMP_NUM_THREADS": str(share), "MKL_NUM_THREADS": str(share)}
 
 
 def _users_of(role: Role) -> list[str]:
-    """Whose credentials an instance needs: a standby will become a worker."""
-    return [role, Role.PREFILL, Role.DECODE] if role is Role.STANDBY else [role]
+    """Whose credentials an instance needs: workers and standbys become each other by order."""
+    return sorted(WORKERS) if role in WORKERS else [role]
 
 
 def _overrides(wishes: Wishes, environ: Mapping[str, str]) -> dict[str, str]:
@@ -185,5 +209,15 @@ def _check(config: Config) -> None:
         faults.append("there is no scenario; add a [scenario.chat] with a model")
     if config.gateway.port and config.gateway.port == config.monitor.port:
         faults.append(f"gateway.port and monitor.port are both {config.gateway.port}; give them different ports")
+    faults += [fault for name, scenario in config.scenarios.items() for fault in _timetable_faults(name, scenario)]
     if faults:
         raise ConfigError(faults)
+
+
+def _timetable_faults(name: str, scenario: ScenarioSettings) -> list[str]:
+    """Read the time table as the monitor will, which would only say in its log what is wrong."""
+    try:
+        Timetable(scenario.scale.timetable, scenario.scale.timezone)
+    except ValueError as error:
+        return [f"scenario.{name}.scale: {error}"]
+    return []

@@ -104,7 +104,7 @@ async def forget_fleet(url: str) -> None:
             for pattern in (keys.lease("*"), keys.instance("*"), keys.scenario_map("*")):
                 async for name in client.scan_iter(match=pattern, count=1000):
                     await client.delete(name)
-            await client.delete(keys.KEYS_HEARD)
+            await client.delete(keys.KEYS_HEARD, keys.EVENTS)
     except (RedisError, OSError, TimeoutError) as error:
         raise LinkLost(f"the embedded Redis does not answer: {error}") from error
 

@@ -5,11 +5,13 @@ import logging
 from collections.abc import Callable
 from typing import assert_never
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from services.monitor.book import Book
+from services.monitor.gauges import MapGauges
 from services.monitor.leadership import Leadership
 from services.monitor.sight import Sight
+from services.monitor.supply import Supply
 from shared.errors import BatonError, NoCapacity, Unavailable
 from shared.failpoints import failpoint
 from shared.lifecycle import Instance
@@ -20,13 +22,20 @@ from shared.policy.fleet_events import (
     AssignAccepted,
     AssignFailed,
     Event,
+    HeldOff,
+    Provide,
     PublishMap,
+    Release,
     Retire,
     SendDrain,
+    Substituted,
 )
 
 MOST = 10_000
 """Actions waiting. More than that means that nothing is performed any more, which ends the monitor."""
+
+STEPS_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
+"""Buckets of the steps of a substitution: a warm standby takes a second, a large model minutes."""
 
 log = logging.getLogger(__name__)
 
@@ -42,26 +51,35 @@ class Performer:
         feed: Callable[[Event], None],
         sight: Sight,
         *,
+        supply: Supply | None,
         assign_s: float,
+        refused: Callable[[Assign, AssignFailed], None],
     ) -> None:
         self._instance = instance
         self._book = book
         self._leadership = leadership
         self._feed = feed
         self._sight = sight
+        self._supply = supply
         self._assign_s = assign_s
+        self._refused = refused  # told of orders that somebody refused, or did not answer
         self._actions: asyncio.Queue[Action] = asyncio.Queue(MOST)
         registry = instance.telemetry.registry
         self._retired = Counter("baton_fleet_lost", "Instances taken for lost", ["cause"], registry=registry)
         self._assigned = Counter(
-            "baton_fleet_assigned", "Roles given to standbys", ["role", "answer"], registry=registry
+            "baton_fleet_assigned", "Roles given to standbys and workers", ["role", "answer"], registry=registry
         )
-        self._versions = Gauge(
-            "baton_map_version", "Version of the map announced last", ["scenario"], registry=registry
+        self._steps = Histogram(
+            "baton_substitution_seconds",
+            "Steps of a substitution, each from the one before",
+            ["step"],
+            registry=registry,
+            buckets=STEPS_S,
         )
-        self._members = Gauge(
-            "baton_map_members", "Members in the map", ["scenario", "group", "role"], registry=registry
+        self._held_off = Counter(
+            "baton_fleet_held_off", "Instances that get no place for a while: lost too often", registry=registry
         )
+        self._gauges = MapGauges(registry)
         leads = Gauge("baton_monitor_leading", "1 while this monitor leads", registry=registry)
         leads.set_function(lambda: float(leadership.leading))
 
@@ -82,17 +100,40 @@ class Performer:
                 continue
             failpoint("monitor.action")
             log.info("action", extra={"action": repr(action)})
-            match action:
-                case PublishMap(map=scenario_map):
-                    await self.publish(scenario_map)
-                case Assign():
-                    _ = self._instance.tasks.spawn(self._assign(action), name=f"assign {action.instance}")
-                case SendDrain(instance=instance):
-                    _ = self._instance.tasks.spawn(self._drain(instance), name=f"drain {instance}")
-                case Retire():
-                    await self._retire(action)
-                case _:
-                    assert_never(action)
+            await self._perform(action)
+
+    async def _perform(self, action: Action) -> None:
+        match action:
+            case PublishMap(map=scenario_map):
+                await self.publish(scenario_map)
+            case Retire():
+                await self._retire(action)
+            case Assign() | SendDrain() | Release():
+                self._order(action)
+            case Provide() | Substituted() | HeldOff():
+                self._note(action)
+            case _:
+                assert_never(action)
+
+    def _order(self, action: Assign | SendDrain | Release) -> None:
+        match action:
+            case Assign(instance=instance):
+                _ = self._instance.tasks.spawn(self._assign(action), name=f"assign {instance}")
+            case SendDrain(instance=instance):
+                _ = self._instance.tasks.spawn(self._drain(instance), name=f"drain {instance}")
+            case Release(instance=instance):
+                _ = self._instance.tasks.spawn(self._release(instance), name=f"release {instance}")
+
+    def _note(self, action: Provide | Substituted | HeldOff) -> None:
+        match action:
+            case Provide(missing=missing):
+                if self._supply is not None:
+                    self._supply.want(missing)
+            case Substituted(steps=steps):
+                for step, seconds in steps:
+                    self._steps.labels(step).observe(seconds)
+            case HeldOff():
+                self._held_off.inc()
 
     async def publish(self, scenario_map: ScenarioMap) -> None:
         """Write a map to Redis, then announce it. A later leader's map there keeps ours from being announced.
@@ -100,7 +141,7 @@ class Performer:
         When Redis does not answer, announce all the same: receivers compare epochs themselves, and the next repetition
         writes it.
         """
-        if not self._leadership.leading or scenario_map.epoch != self._leadership.epoch:
+        if not self._ours(scenario_map):
             return
         try:
             if not await self._book.write_map(scenario_map):
@@ -108,7 +149,9 @@ class Performer:
                 return
         except Unavailable as error:
             log.warning("map not written", extra={"scenario": scenario_map.scenario, "error": str(error)})
-        self._show(scenario_map)
+            if not self._ours(scenario_map):
+                return  # the wait has cost us the lead
+        self._gauges.show(scenario_map)
         try:
             await self._instance.bus.publish(
                 self._instance.subjects.map(scenario_map.scenario), scenario_map, traced=False
@@ -116,21 +159,20 @@ class Performer:
         except BatonError as error:
             log.warning("map not announced", extra={"scenario": scenario_map.scenario, "error": str(error)})
 
-    def _show(self, scenario_map: ScenarioMap) -> None:
-        name = scenario_map.scenario
-        self._versions.labels(name).set(scenario_map.version)
-        for group in scenario_map.groups:
-            self._members.labels(name, group.name, "prefill").set(len(group.prefill))
-            self._members.labels(name, group.name, "decode").set(len(group.decode))
+    def _ours(self, scenario_map: ScenarioMap) -> bool:
+        return self._leadership.leading and scenario_map.epoch == self._leadership.epoch
 
     async def _assign(self, action: Assign) -> None:
         outcome = await self._ask_to_become(action)
         answer = "done" if isinstance(outcome, AssignAccepted) else "refused" if outcome.certain else "unknown"
         self._assigned.labels(action.role.value, answer).inc()
+        if isinstance(outcome, AssignFailed):
+            self._refused(action, outcome)
         self._feed(outcome)
 
     async def _ask_to_become(self, action: Assign) -> AssignAccepted | AssignFailed:
-        order = AssignRole(action.role, action.scenario, action.group)
+        seconds = self._instance.config.fleet.drain_s
+        order = AssignRole(action.role, action.scenario, action.group, action.revision, seconds)
         control = self._instance.subjects.control(action.instance)
         try:
             answer: Done | Rejected = await self._instance.bus.request(
@@ -152,6 +194,12 @@ class Performer:
             )
         except BatonError as error:  # it may be gone already, or frozen; it is out of the map in any case
             log.warning("drain not confirmed", extra={"instance": instance, "error": str(error)})
+
+    async def _release(self, instance: str) -> None:
+        """Let a standby end and give it back. One that did not hear us is ended by the provisioner."""
+        await self._drain(instance)
+        if self._supply is not None:
+            self._supply.release(instance)
 
     async def _retire(self, action: Retire) -> None:
         self._retired.labels(action.cause.value).inc()

@@ -38,6 +38,10 @@ class Sight:
         """Return those that have not said that they are gone."""
         return {name: status for name, status in self.statuses.items() if status.state not in GONE}
 
+    def places(self) -> dict[str, tuple[str, str, str]]:
+        """Return the role, scenario and group of the living."""
+        return {name: (one.role.value, one.scenario, one.group) for name, one in self.living().items()}
+
     def late(self, seconds: float) -> list[Status]:
         """List the living who have said nothing for so long, but not for so long that all is said about them."""
         now = self._clock()
@@ -65,5 +69,7 @@ class Sight:
                 group=status.group,
                 slots=status.slots,
                 load=max(0, status.slots - status.free),
+                health=status.health,
+                revision=status.revision,
             )
         return list(joined.values())

@@ -67,6 +67,32 @@ def test_redis_that_does_not_answer_is_one_sentence(
     assert "hidden" not in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scale", "chat"),
+        ("scale", "chat", "--groups", "2", "--group", "main"),
+        ("scale", "chat", "--decode", "0"),
+        ("upgrade", "chat"),
+        ("upgrade", "chat", "--back", "--model", "m"),
+        ("upgrade", "chat", "--option", "dtype"),
+        ("upgrade", "chat", "--option", "a=1", "--canary", "51"),
+        ("explain",),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_a_usage_error(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATON_NATS__URL", "nats://127.0.0.1:1")
+    monkeypatch.setenv("BATON_REDIS__URL", "redis://127.0.0.1:1/0")
+    try:
+        status = main(list(words))
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    assert status == 2
+    assert capsys.readouterr().err
+
+
 def test_the_command_line_imports_nothing_heavy_before_it_knows_what_for() -> None:
     code = f"import sys, services.cli; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -87,6 +113,7 @@ def test_the_table_shows_every_instance_and_every_scenario() -> None:
     assert lines[1].split() == ["gateway-1", "gateway", "-", "-", "failed", "-", "7.1", "11", "here"]  # no lease
     assert lines[2].split() == ["decode-1", "decode", "chat", "main", "ready", "3/8", "7.2", "12", "here"]
     assert lines[3] == "scenario chat: map version 4, ratio 1:1 (prefill:decode)"
+    assert lines[4] == "  group main: open, 1 of 0 prefills, 1 of 0 decodes, revision 0"
 
 
 # ---- chat ------------------------------------------------------------------------------------------------------------

@@ -187,6 +187,24 @@ def test_a_url_that_cannot_be_connected_to_is_refused_and_not_echoed(url: str) -
     assert fault == "nats.url: the value given is no URL of the form nats://host:port"
 
 
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("nats://a:4222,", "has an empty place; write nats://a:port,nats://b:port"),
+        ("nats://a:4222,b:4222", "is no URL of the form nats://host:port, several of them separated by commas"),
+        ("nats://a:4222,ws://b:80", "mixes websocket and other URLs"),
+    ],
+)
+def test_a_list_of_nats_servers_is_checked_one_by_one(url: str, fault: str) -> None:
+    assert faults(None, {"BATON_NATS__URL": url}) == [f"nats.url: the value given {fault}"]
+
+
+def test_the_servers_of_a_nats_cluster_are_told_apart_and_share_what_one_url_holds() -> None:
+    nats = load(None, {"BATON_NATS__URL": "nats://me:p%40w@a:4222, nats://b:4222"}).nats
+    assert nats.servers == ["nats://me:p%40w@a:4222", "nats://b:4222"]
+    assert nats.credentials_for("decode") == ("me", "p@w")  # discovered servers have no URL with a password in it
+
+
 def test_what_kubernetes_puts_into_the_environment_is_not_ours() -> None:
     environ = {"BATON_GATEWAY_PORT": "tcp://10.0.0.1:8000", "BATON_GATEWAY_SERVICE_HOST": "10.0.0.1"}
     assert load(None, environ) == Config()

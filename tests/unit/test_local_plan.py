@@ -1,5 +1,6 @@
 """What `baton up` would start: names, roles, environments, worked out without starting anything."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ def test_without_a_configuration_the_default_model_is_served_by_one_of_each_work
     assert plan.config.scenarios["chat"].model == DEFAULT_MODEL
     assert plan.config.scenarios["chat"].engine == "torch"
     assert plan.starts(8000, [9], 8010) == [
-        Start("prefill-1", Role.PREFILL, "chat"),
-        Start("decode-1", Role.DECODE, "chat"),
+        Start("prefill-1", Role.PREFILL, "chat", group="main"),
+        Start("decode-1", Role.DECODE, "chat", group="main"),
         Start("monitor-1", Role.MONITOR, port=8010),
         Start("gateway-1", Role.GATEWAY, port=8000, health_port=9),
         Start("standby-1", Role.STANDBY),
@@ -55,18 +56,58 @@ def test_with_several_scenarios_names_tell_whom_an_instance_serves(tmp_path: Pat
     ]
 
 
+def test_each_group_gets_its_workers_and_each_worker_its_group(tmp_path: Path) -> None:
+    file = tmp_path / "baton.toml"
+    file.write_text(
+        '[scenario.chat]\nmodel = "a"\ngroups = 2\ndecode = 2\n'
+        '[scenario.chat.group.wide]\nprefill = 2\nstrategy = "tp8"\n'
+    )
+    plan = Plan(Wishes(config=file, standby=0), {})
+    workers = [start for start in plan.starts(8000, [9], 8010) if start.group]
+    assert [(start.group, start.role.value) for start in workers] == [
+        *[("main", "prefill"), ("main", "decode"), ("main", "decode")],
+        *[("main-2", "prefill"), ("main-2", "decode"), ("main-2", "decode")],
+        *[("wide", "prefill"), ("wide", "prefill"), ("wide", "decode"), ("wide", "decode")],
+    ]
+    assert {load(file, _environ(plan, start)).instance.group for start in workers} == {"main", "main-2", "wide"}
+
+
+@pytest.mark.parametrize(
+    ("said", "environ", "kind", "standbys"),
+    [
+        ("", {}, "local", 3),
+        ("[monitor]\nstandbys = 2\n", {}, "local", 2),
+        ("", {"BATON_MONITOR__STANDBYS": "7"}, "local", 7),
+        ('[monitor]\nprovisioner = "none"\n', {}, "none", 1),
+        ("", {"BATON_MONITOR__PROVISIONER": "none"}, "none", 1),
+        ('[monitor]\nprovisioner = "docker"\n', {}, "docker", 1),
+    ],
+)
+def test_the_monitor_asks_baton_up_for_instances_unless_it_is_told_otherwise(
+    tmp_path: Path, said: str, environ: dict[str, str], kind: str, standbys: int
+) -> None:
+    file = tmp_path / "baton.toml"
+    file.write_text(f'[scenario.chat]\nmodel = "a"\n{said}')
+    plan = Plan(Wishes(config=file, standby=3), environ)
+    links = dataclasses.replace(LINKS, directory="/the/state")
+    start = next(one for one in plan.starts(8000, [9], 8010) if one.role is Role.MONITOR)
+    monitor = load(file, dict(plan.command(start, links, Path("/logs")).env)).monitor
+    assert (monitor.provisioner, monitor.standbys) == (kind, standbys)
+    assert monitor.provisioner_options == ({"directory": "/the/state"} if kind == "local" else {})
+
+
 def test_a_name_is_never_used_again() -> None:
     plan = Plan(Wishes(), {})
     names = [plan.start(Role.STANDBY).id for _ in range(3)] + [plan.start(Role.GATEWAY).id]
     assert names == ["standby-1", "standby-2", "standby-3", "gateway-1"]
 
 
-def test_each_instance_gets_the_credentials_of_its_own_role_only() -> None:
+def test_each_instance_gets_the_credentials_of_the_roles_that_it_may_have_only() -> None:
     plan = Plan(Wishes(), {})
     for start in plan.starts(8000, [9], 8010):
         held = {role for role in Role if LINKS.users[role] in _environ(plan, start).values()}
-        becomes = {Role.PREFILL, Role.DECODE} if start.role is Role.STANDBY else set()
-        assert held == {start.role} | becomes
+        transient = {Role.PREFILL, Role.DECODE, Role.STANDBY}
+        assert held == (transient if start.role in transient else {start.role})
 
 
 def test_what_an_instance_is_given_is_a_valid_configuration_for_it() -> None:
@@ -106,6 +147,14 @@ def test_all_mistakes_are_reported_at_once() -> None:
 def test_one_port_for_two_servers_is_refused() -> None:
     with pytest.raises(ConfigError, match="both 8010"):
         Plan(Wishes(port=8010), {})
+
+
+def test_a_time_table_that_cannot_be_read_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    file = tmp_path / "baton.toml"
+    wrong = 'timetable = ["0 25 * * * = 2"]'
+    file.write_text(f'[scenario.chat]\nmodel = "a"\n[scenario.chat.scale]\n{wrong}\n')
+    with pytest.raises(ConfigError, match=r"scenario\.chat\.scale: .*25"):
+        Plan(Wishes(config=file), {})
 
 
 def test_a_file_without_scenarios_is_refused(tmp_path: Path) -> None:

@@ -93,7 +93,10 @@ def test_every_redis_key_has_type_ttl_and_writer() -> None:
     public = {name for name, value in vars(keys).items() if not name.startswith("_") and name != "Final"}
     fleet = {"lease", "FENCE", "BOOT", "EVENTS", "instance", "scenario_map", "RECORD_TTL_MS"}
     tenancy = {"api_key", "API_KEYS", "KEYS_HEARD", "tenant_rates", "tenant_streams"}
-    assert public == fleet | tenancy, "a key is not described"
+    roots = {"ROOT", "ROOT_IN_CLUSTER"}
+    assert public == fleet | tenancy | roots, "a key is not described"
+    assert all(name.startswith(keys.ROOT) for name in expected)
+    assert f"`{keys.ROOT_IN_CLUSTER}`" in PAGE
     assert all(len(row) == 5 and all(row) for row in table)
     assert f"{keys.RECORD_TTL_MS // 1000} s" in PAGE
 
