@@ -6,7 +6,7 @@ import sys
 
 from bench.table import Row, render
 
-NAMES = ("gateway", "decode", "engine", "kv")
+NAMES = ("gateway", "decode", "engine", "kv", "fleet")
 
 
 def main() -> int:

@@ -20,7 +20,21 @@ import aiohttp
 from redis.asyncio import Redis
 
 from services.local.children import Command
-from shared.messages import InstanceRecord, Role, decode
+from shared import keys
+from shared.errors import BadRequest
+from shared.messages import (
+    ExplainOrder,
+    InstanceRecord,
+    Rejected,
+    Role,
+    ScaleOrder,
+    ScenarioMap,
+    Told,
+    UpgradeOrder,
+    decode,
+)
+from shared.nats_bus import NatsBus
+from shared.subjects import Subjects
 from tests.faults.cluster_process import Process
 from tests.faults.leaks import Idle
 from tests.servers import HOST, NatsServer, RedisServer, free_port
@@ -142,6 +156,26 @@ class Cluster:
             (decode(one, InstanceRecord) for one in found if isinstance(one, bytes)), key=lambda record: record.id
         )
 
+    async def map(self, scenario: str = "chat") -> ScenarioMap:
+        """The map that Redis has; an empty one where it has none."""
+        client = Redis.from_url(self.redis.settings().url)
+        try:
+            data = await client.get(keys.scenario_map(scenario))
+        finally:
+            await client.aclose()
+        return decode(data, ScenarioMap) if isinstance(data, bytes) else ScenarioMap(scenario, 0, (0, 0))
+
+    async def order(self, order: ScaleOrder | UpgradeOrder | ExplainOrder) -> Told:
+        """Give the leading monitor an order. Raises BadRequest where it refuses."""
+        bus = await NatsBus.open(self.nats.settings(), service="operator")
+        try:
+            answer: Told | Rejected = await bus.request(Subjects().orders(), order, Told | Rejected, timeout_s=READY_S)
+        finally:
+            await bus.close()
+        if isinstance(answer, Rejected):
+            raise BadRequest(answer.message)
+        return answer
+
     async def holders(self, gauge: str = "baton_worker_streams", role: Role = Role.DECODE) -> list[str]:
         """Name the living workers of a role that hold anything, the one that holds most first."""
         names = [name for name, one in self.processes.items() if one.role is role and one.alive and not one.frozen]
@@ -179,13 +213,13 @@ class Cluster:
             self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
         return self._http
 
-    async def open(self, counts: Mapping[Role, int]) -> None:
+    async def open(self, counts: Mapping[Role, int], modules: Mapping[Role, str]) -> None:
         """Start everything, and note what an idle instance holds."""
         self.nats.start()
         self.redis.start()
         for role, count in counts.items():
             for number in range(1, count + 1):
-                await self.start(role, f"{role.value}-{number}")
+                await self.start(role, f"{role.value}-{number}", module=modules.get(role))
         names = list(self.processes)
         if not (counts[Role.PREFILL] and counts[Role.DECODE]):
             names = [name for name in names if self.processes[name].role is not Role.GATEWAY]
@@ -223,15 +257,19 @@ async def cluster(
     monitors: int = 1,
     options: dict[str, object] | None = None,
     toml: str = "",
+    modules: Mapping[Role, str] | None = None,
 ) -> AsyncIterator[Cluster]:
-    """Start a cluster on the sim engine and wait until every gateway is ready. `options`: of the engine."""
+    """Start a cluster on the sim engine and wait until every gateway is ready.
+
+    `options`: of the engine. `modules`: run instead of the services' own, by role.
+    """
     config = _merged(CONFIG, {"scenario": {"chat": {"prefill": prefills, "decode": decodes}}})
     config = _merged(config, {"scenario": {"chat": {"engine_options": options or {}}}})
     made = Cluster(folder, _merged(config, tomllib.loads(toml)))
     counts = (monitors, prefills, decodes, standbys, gateways)
     roles = (Role.MONITOR, Role.PREFILL, Role.DECODE, Role.STANDBY, Role.GATEWAY)
     try:
-        await made.open(dict(zip(roles, counts, strict=True)))
+        await made.open(dict(zip(roles, counts, strict=True)), modules or {})
         yield made
     finally:
         await made.close()

@@ -1,10 +1,11 @@
 """One fault under load: streams run, something is hurt; history, leaks and health are judged (I1, I2, I3, I5, I8)."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
-from shared.messages import Role
-from tests.faults.cluster import Cluster
+from shared.messages import Member, Role, ScaleOrder, ScenarioMap
+from tests.faults.cluster import READY_S, Cluster
 from tests.faults.cluster_process import Process
 from tests.faults.history import History, check
 
@@ -53,7 +54,24 @@ async def _ask(history: History, fleet: Cluster, seed: int, k: int, tokens: int)
 
 
 async def joined(fleet: Cluster, role: Role, name: str, *, failpoints: str = "", module: str | None = None) -> Process:
-    """Start one more worker and wait until it is ready; the monitor puts it on the map within a moment."""
+    """Start a worker, have a place for it, and wait until it is in the map and may be asked."""
+    await _place_for_one(fleet, role)
     process = await fleet.start(role, name, failpoints=failpoints, module=module)
     await fleet.until_ready(name)
+    deadline = time.monotonic() + READY_S
+    while not any(member.instance == name and member.joined for member in _members(await fleet.map(), role)):
+        assert time.monotonic() < deadline, f"{name} does not join: {await fleet.map()}"
+        await asyncio.sleep(0.05)
     return process
+
+
+async def _place_for_one(fleet: Cluster, role: Role) -> None:
+    """Have the group want one more than it has; a worker that nobody wants becomes a standby."""
+    found = await fleet.map()
+    wanted = sum(group.prefills if role is Role.PREFILL else group.decodes for group in found.groups)
+    if len(_members(found, role)) >= wanted:
+        await fleet.order(ScaleOrder("chat", **{role.value: wanted + 1}))
+
+
+def _members(found: ScenarioMap, role: Role) -> list[Member]:
+    return [one for group in found.groups for one in (group.prefill if role is Role.PREFILL else group.decode)]
