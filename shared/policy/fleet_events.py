@@ -226,7 +226,7 @@ class FleetRules:
     unfit_s: float = 30.0  # before a standby or worker that said no is asked again
     drain_s: float = 30.0  # for what a worker holds when it is given another role
     verify_s: float = 20.0  # for the pairs of a newcomer to be verified; then another takes its place
-    form_s: float = 120.0  # before a new group opens with fewer members than wanted
+    form_s: float = 30.0  # before a new group opens with fewer members than wanted
     flaps: int = 3  # losses of one instance within `flap_window_s`, after which it gets no place for a while
     flap_window_s: float = 600.0
     hold_off_s: float = 60.0  # doubled each time

@@ -82,8 +82,8 @@ class Substitutes:
                 self._limits.set(instance, now + self._begin_s(sent))
 
     def finished(self, instance: str, now: float) -> None:
-        """Note that a worker holds nothing any more where it was: what is left is to begin."""
-        if (sent := self._sent.get(instance)) and sent.was is not None and not sent.begun:
+        """Note, once, that a worker holds nothing any more where it was: what is left is to begin."""
+        if (sent := self._sent.get(instance)) and sent.was is not None and not (sent.begun or sent.left):
             sent.accepted = True
             sent.doubted = None
             self._left(sent)

@@ -211,3 +211,16 @@ def test_a_worker_whose_flip_takes_too_long_is_given_up_and_another_is_sent() ->
     beat(fleet, "s1", now=late - 0.1)
     assert "Retire" in kinds(fleet.handle(Tick(), late))
     assert fleet.handle(Tick(), late + RULES.retry_s) == [assigned("s1", DECODE, Cause.MISSING)]
+
+
+def test_a_worker_that_stops_instead_of_becoming_another_role_is_given_up_however_often_it_says_so() -> None:
+    fleet = led(sized(2, 1), "p1", "p2", "d1")
+    plan(fleet, GroupPlan("main", 1, 2), now=0.2)
+    moved = next(iter({"p1", "p2"} - {one for one, _ in fleet._groups.members()}))
+    now = 0.5
+    while now < 2 * RULES.begin_s:
+        now += 5.0
+        beat(fleet, *({"p1", "p2", "d1"} - {moved}), now=now)
+        beat(fleet, moved, now=now, state=State.STOPPED)
+    assert [one.place for one in fleet._substitutes._sent.values()] == []
+    assert beat(fleet, "s1", now=now) == [assigned("s1", DECODE, Cause.MISSING)]
