@@ -122,6 +122,7 @@ def stream(url: str, told: list[str], *, schema: object = SCHEMA) -> None:
                 told.extend(one["finish_reason"] or one["delta"].get("content") or "" for one in choices)
 
 
+@pytest.mark.long
 def test_a_chat_in_a_json_schema_survives_the_death_of_its_decode(cluster: LocalCluster) -> None:
     cluster.until(lambda: len(cluster.instances("standby")) == 1, "the standby is ready")
     reference: list[str] = []

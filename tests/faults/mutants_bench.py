@@ -3,15 +3,13 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from redis.asyncio import Redis
-
-from shared import keys
-from shared.messages import Role, ScenarioMap, decode
+from shared.messages import Role
 from tests.faults.cluster import Cluster
 from tests.faults.cluster_process import Process
 from tests.faults.history import History, check
 from tests.faults.mutants import VARIABLE
 from tests.faults.nats_wire import NatsWire
+from tests.faults.trial import in_the_map, place_for_one_more
 from tests.faults.wire import Wire
 from tests.servers import HOST, free_port
 
@@ -31,6 +29,8 @@ class Bench:
 
     async def add(self, role: Role, mutation: str = "", env: dict[str, str] | None = None) -> str:
         """Start the product, or a mutant, under a name of its own, behind wires of its own; its name."""
+        if role in (Role.PREFILL, Role.DECODE):
+            await place_for_one_more(self.fleet, role)
         name = f"{role.value}-{len(self.fleet.everyone) + 1}"
         self.nats[name] = await self._stack.enter_async_context(NatsWire(self.fleet.nats.port))
         self.redis[name] = await self._stack.enter_async_context(Wire(self.fleet.redis.port))
@@ -45,9 +45,7 @@ class Bench:
         """Start one more decode, the second; its name once buffers go there."""
         name = await self.add(Role.DECODE, mutation)
         await self.fleet.until_ready(name)
-        async with Redis.from_url(self.fleet.redis.settings().url) as client:
-            while name not in _decodes(await client.get(keys.scenario_map("chat"))):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await in_the_map(self.fleet, Role.DECODE, name)
         await asyncio.sleep(0.5)  # the prefill hears the map and the statuses, too
         return name
 
@@ -98,8 +96,3 @@ class Traffic:
         """Everything that is wrong with them, once all have ended."""
         await asyncio.gather(*self.works)
         return check(self.history) + self.history.failed
-
-
-def _decodes(scenario_map: bytes | str | None) -> list[str]:
-    assert isinstance(scenario_map, bytes)
-    return [one.instance for group in decode(scenario_map, ScenarioMap).groups for one in group.decode]

@@ -24,6 +24,7 @@ from tests.faults.cluster import Cluster, cluster
 from tests.faults.mutants import MUTATIONS, STUCK
 from tests.faults.mutants_bench import Bench, Traffic
 from tests.faults.nats_wire import NatsWire, Rule
+from tests.faults.trial import in_the_map
 from tests.faults.wire import Wire
 from tests.kv_ends import Ends, HandSender
 from tests.servers import HOST, free_port
@@ -191,6 +192,7 @@ async def test_without_a_fence_a_decode_makes_room_for_a_prefill_that_was_replac
     fleet = bench.fleet
     old = await bench.add(Role.PREFILL)
     await fleet.until_ready(old)
+    await in_the_map(fleet, Role.PREFILL, old)
     async with speaking(fleet) as client:
         offers = await client.subscribe(SUBJECTS.decode("chat", "*"))
         traffic = Traffic(fleet, "gateway-1", 4, streams=12)
@@ -216,10 +218,11 @@ async def test_without_the_checksum_a_flipped_bit_of_kv_is_a_wrong_token(bench: 
     for mutation in ("", "no-checksum"):
         kv = free_port()
         async with Wire(kv, seed=3) as wire:
-            wire.up.flip_rate = 1e-4
             address = {"BATON_KV__PORT": str(kv), "BATON_KV__ADVERTISE": f"{HOST}:{wire.port}"}
             name = await bench.add(Role.DECODE, mutation, {**address, "BATON_KV__SHARED_MEMORY": "false"})
             await bench.fleet.until_ready(name)
+            await in_the_map(bench.fleet, Role.DECODE, name)  # over a way that hurts it would never be verified
+            wire.up.flip_rate = 1e-4
             violations = await Traffic(bench.fleet, "gateway-1", 20, streams=18).violations()
             assert wire.up.flipped > 0
             if mutation:

@@ -55,22 +55,28 @@ async def _ask(history: History, fleet: Cluster, seed: int, k: int, tokens: int)
 
 async def joined(fleet: Cluster, role: Role, name: str, *, failpoints: str = "", module: str | None = None) -> Process:
     """Start a worker, have a place for it, and wait until it is in the map and may be asked."""
-    await _place_for_one(fleet, role)
+    await place_for_one_more(fleet, role)
     process = await fleet.start(role, name, failpoints=failpoints, module=module)
     await fleet.until_ready(name)
+    await in_the_map(fleet, role, name)
+    return process
+
+
+async def place_for_one_more(fleet: Cluster, role: Role) -> None:
+    """Have the group want one more than there are; a worker that nobody wants becomes a standby."""
+    found = await fleet.map()
+    wanted = sum(group.prefills if role is Role.PREFILL else group.decodes for group in found.groups)
+    alive = sum(one.role is role and one.alive for one in fleet.processes.values())
+    if max(len(_members(found, role)), alive) >= wanted:
+        await fleet.order(ScaleOrder("chat", **{role.value: wanted + 1}))
+
+
+async def in_the_map(fleet: Cluster, role: Role, name: str) -> None:
+    """Wait until a worker has joined."""
     deadline = time.monotonic() + READY_S
     while not any(member.instance == name and member.joined for member in _members(await fleet.map(), role)):
         assert time.monotonic() < deadline, f"{name} does not join: {await fleet.map()}"
         await asyncio.sleep(0.05)
-    return process
-
-
-async def _place_for_one(fleet: Cluster, role: Role) -> None:
-    """Have the group want one more than it has; a worker that nobody wants becomes a standby."""
-    found = await fleet.map()
-    wanted = sum(group.prefills if role is Role.PREFILL else group.decodes for group in found.groups)
-    if len(_members(found, role)) >= wanted:
-        await fleet.order(ScaleOrder("chat", **{role.value: wanted + 1}))
 
 
 def _members(found: ScenarioMap, role: Role) -> list[Member]:
