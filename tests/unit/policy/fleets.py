@@ -22,6 +22,9 @@ PREFILL = Place("chat", "main", Role.PREFILL)
 DECODE = Place("chat", "main", Role.DECODE)
 RULES = FleetRules(settle_s=5.0)
 BEAT = RULES.heartbeat_s
+MAIN = GroupPlan("main", 1, 1)
+SECOND = GroupPlan("two", 1, 1)
+TWO = {"group": "two"}
 LEAD: Epoch = (1, 1)
 FIRST = [Revision(0)]
 
@@ -120,3 +123,18 @@ def sent_home(instance: str) -> Assign:
 
 def kinds(actions: list[Action]) -> list[str]:
     return [type(action).__name__ for action in actions]
+
+
+def phases(fleet: Fleet) -> dict[str, GroupPhase]:
+    found = fleet.map("chat")
+    assert found is not None
+    return {one.name: one.phase for one in found.groups}
+
+
+def second_place(role: Role) -> Place:
+    return Place("chat", "two", role)
+
+
+def two_groups(*others: str) -> Fleet:
+    """Both open: p1 and d1 in main, p2 and d2 in two."""
+    return led(planned(MAIN, SECOND), "p1", "d1", "p2", "d2", *others, p2="two", d2="two")

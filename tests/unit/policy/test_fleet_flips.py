@@ -9,7 +9,6 @@ from shared.policy.fleet_events import (
     Cause,
     LeaderGained,
     LeaseLost,
-    Place,
     PublishMap,
 )
 from shared.policy.plan import GroupPlan
@@ -17,7 +16,10 @@ from shared.policy.world import BusDown, BusUp, Tick
 from tests.unit.policy.builders import seen
 from tests.unit.policy.fleets import (
     DECODE,
+    MAIN,
     RULES,
+    SECOND,
+    TWO,
     assigned,
     beat,
     group,
@@ -26,30 +28,13 @@ from tests.unit.policy.fleets import (
     link_all,
     linked,
     mapping,
+    phases,
     plan,
     planned,
     sent_home,
     sized,
+    two_groups,
 )
-
-MAIN = GroupPlan("main", 1, 1)
-SECOND = GroupPlan("two", 1, 1)
-TWO = {"group": "two"}
-
-
-def phases(fleet: Fleet) -> dict[str, GroupPhase]:
-    found = fleet.map("chat")
-    assert found is not None
-    return {one.name: one.phase for one in found.groups}
-
-
-def second_place(role: Role) -> Place:
-    return Place("chat", "two", role)
-
-
-def two_groups(*others: str) -> Fleet:
-    """Both open: p1 and d1 in main, p2 and d2 in two."""
-    return led(planned(MAIN, SECOND), "p1", "d1", "p2", "d2", *others, p2="two", d2="two")
 
 
 def test_a_surplus_member_fills_a_hole_of_the_plan_in_place_and_keeps_its_name() -> None:

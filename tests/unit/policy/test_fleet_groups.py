@@ -7,7 +7,6 @@ from shared.policy.fleet_events import (
     Cause,
     LeaderGained,
     LeaseLost,
-    Place,
     Planned,
     PublishMap,
 )
@@ -15,8 +14,11 @@ from shared.policy.plan import GroupPlan
 from tests.unit.policy.builders import scenario_map, seen
 from tests.unit.policy.fleets import (
     DECODE,
+    MAIN,
     PREFILL,
     RULES,
+    SECOND,
+    TWO,
     assigned,
     beat,
     group,
@@ -25,30 +27,14 @@ from tests.unit.policy.fleets import (
     led,
     linked,
     mapping,
+    phases,
     plan,
     planned,
+    second_place,
     sent_home,
     sized,
+    two_groups,
 )
-
-MAIN = GroupPlan("main", 1, 1)
-SECOND = GroupPlan("two", 1, 1)
-TWO = {"group": "two"}
-
-
-def phases(fleet: Fleet) -> dict[str, GroupPhase]:
-    found = fleet.map("chat")
-    assert found is not None
-    return {one.name: one.phase for one in found.groups}
-
-
-def second_place(role: Role) -> Place:
-    return Place("chat", "two", role)
-
-
-def two_groups(*others: str) -> Fleet:
-    """Both open: p1 and d1 in main, p2 and d2 in two."""
-    return led(planned(MAIN, SECOND), "p1", "d1", "p2", "d2", *others, p2="two", d2="two")
 
 
 def test_a_new_group_goes_through_all_phases_before_it_opens() -> None:
