@@ -6,7 +6,7 @@ from typing import Final
 from services.monitor.changes import changes
 from services.monitor.journal import Journal
 from shared.messages import Role, ScenarioMap, Status
-from shared.policy.fleet_events import (
+from shared.policy.fleet.events import (
     Action,
     Assign,
     AssignFailed,

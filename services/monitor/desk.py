@@ -6,7 +6,7 @@ from services.monitor.dashboard.figures import DrainOrder, Order
 from services.monitor.orders import ANSWER_S, Orders
 from shared.lifecycle import Instance
 from shared.messages import Done, Drain, Rejected, Told
-from shared.policy.fleet_events import DrainAsked, Event
+from shared.policy.fleet.events import DrainAsked, Event
 
 
 class Desk:

@@ -12,7 +12,7 @@ from services.monitor.sight import Sight
 from shared.bus import Delivery, Handler
 from shared.errors import MalformedMessage
 from shared.messages import VERSION, Links, ScenarioMap, Status, Traffic, Value, decode
-from shared.policy.fleet_events import Event, LinksSeen
+from shared.policy.fleet.events import Event, LinksSeen
 from shared.policy.world import MapSeen, PulseSeen, StatusSeen
 from shared.subjects import Subjects
 

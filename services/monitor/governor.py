@@ -21,7 +21,7 @@ from shared.errors import BadRequest, UnknownScenario
 from shared.lifecycle import Instance
 from shared.messages import ExplainOrder, ScaleOrder, State, Status, Told, Traffic, UpgradeOrder
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import Event, Planned
+from shared.policy.fleet.events import Event, Planned
 from shared.policy.plan import Plan
 from shared.policy.steering.steering import Reason, Steering
 from shared.reloading import Apply

@@ -16,7 +16,7 @@ from shared.errors import BatonError, NoCapacity, Unavailable
 from shared.failpoints import failpoint
 from shared.lifecycle import Instance
 from shared.messages import AssignRole, Done, Drain, Rejected, ScenarioMap
-from shared.policy.fleet_events import (
+from shared.policy.fleet.events import (
     Action,
     Assign,
     AssignAccepted,

@@ -6,7 +6,7 @@ from typing import Final
 from shared.config import Config, ScenarioSettings
 from shared.config.groups import configured_groups
 from shared.errors import ConfigError
-from shared.policy.fleet_events import FleetRules
+from shared.policy.fleet.events import FleetRules
 from shared.policy.plan import GroupPlan, Plan
 from shared.policy.steering.rules import RatioRules, ScaleRules, SteeringRules
 from shared.policy.steering.steering import Steering

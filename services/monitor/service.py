@@ -1,4 +1,4 @@
-"""Feeds the decider of shared/policy/fleet.py with what it sees, and performs what the decider asks for.
+"""Feeds the decider of shared/policy/fleet/ with what it sees, and performs what the decider asks for.
 
 Owns the order of the actions and the repeating of maps, which heals what NATS or Redis lost. Decides nothing.
 """
@@ -32,7 +32,7 @@ from shared.errors import Unavailable
 from shared.lifecycle import Instance, Load
 from shared.messages import Epoch, Health, Role, State
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import Assign, AssignFailed, Event, LeaderGained, LeaderLost
+from shared.policy.fleet.events import Assign, AssignFailed, Event, LeaderGained, LeaderLost
 from shared.policy.world import BusDown, BusUp, Tick
 from shared.report import Report, report
 from shared.tasks import Tasks

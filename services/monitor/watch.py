@@ -10,7 +10,7 @@ from services.monitor.book import Book
 from services.monitor.leadership import NAME, Leadership
 from shared.errors import Unavailable
 from shared.messages import InstanceRecord, State, Status
-from shared.policy.fleet_events import ConnectionRefused, LeaseLost
+from shared.policy.fleet.events import ConnectionRefused, LeaseLost
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 PROBES = 64

@@ -7,7 +7,7 @@ import pytest
 from services.monitor.chronicle import WORDS, Chronicle
 from services.monitor.journal import Journal
 from shared.messages import Group, Member, Revision, Role, ScenarioMap, State, Status
-from shared.policy.fleet_events import (
+from shared.policy.fleet.events import (
     Action,
     Assign,
     Cause,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shared.messages import Epoch, Health, Link, Links, Role, ScenarioMap, State, Status
-from shared.policy.fleet_events import NOWHERE, Assign, Place
+from shared.policy.fleet.events import NOWHERE, Assign, Place
 
 WORKERS = (Role.PREFILL, Role.DECODE)
 NUMBERS = 10_000

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from shared.messages import InstanceRecord, Role, ScenarioMap, State
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import (
+from shared.policy.fleet.events import (
     NOWHERE,
     Action,
     Assign,
@@ -27,8 +27,8 @@ from shared.policy.fleet_events import (
     PublishMap,
     SendDrain,
 )
+from shared.policy.fleet.plans import ROLES
 from shared.policy.plan import GroupPlan, Plan
-from shared.policy.plans import ROLES
 from shared.policy.world import PulseSeen, StatusSeen, Tick
 from tests.unit.policy.fleet_instances import Instances
 

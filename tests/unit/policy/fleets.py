@@ -2,7 +2,7 @@
 
 from shared.messages import Epoch, Group, GroupPhase, Link, Links, Member, Revision, Role, ScenarioMap
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import (
+from shared.policy.fleet.events import (
     NOWHERE,
     Action,
     Assign,

@@ -1,18 +1,21 @@
 """Members that move: from a place with too many to one with too few, home, and under a new leader."""
 
+from msgspec import structs
+
 from shared.messages import GroupPhase, Revision, Role, State
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import (
+from shared.policy.fleet.events import (
     Assign,
     AssignAccepted,
     AssignFailed,
     Cause,
     LeaderGained,
+    LeaderLost,
     LeaseLost,
     PublishMap,
 )
 from shared.policy.plan import GroupPlan
-from shared.policy.world import BusDown, BusUp, Tick
+from shared.policy.world import BusDown, BusUp, MapSeen, Tick
 from tests.unit.policy.builders import seen
 from tests.unit.policy.fleets import (
     DECODE,
@@ -208,4 +211,26 @@ def test_a_worker_that_stops_instead_of_becoming_another_role_is_given_up_howeve
         beat(fleet, *({"p1", "p2", "d1"} - {moved}), now=now)
         beat(fleet, moved, now=now, state=State.STOPPED)
     assert [one.place for one in fleet._substitutes._sent.values()] == []
+    assert beat(fleet, "s1", now=now) == [assigned("s1", DECODE, Cause.MISSING)]
+
+
+def test_an_order_of_an_earlier_lead_that_was_not_heard_hides_no_hole_in_a_later_one() -> None:
+    fleet = led(sized(2, 1), "p1", "p2", "d1")
+    before = fleet.map("chat")
+    assert before is not None
+    one_two = GroupPlan("main", 1, 2)
+    moved = next(one.instance for one in plan(fleet, one_two, now=0.2) if isinstance(one, Assign))
+    fleet.handle(LeaderLost(), 0.3)
+    theirs = structs.replace(before, epoch=(1, 9), version=before.version + 5)  # another leader has it as it was
+    fleet.handle(MapSeen(theirs), 0.4)
+    beat(fleet, "p1", "p2", "d1", now=0.5)
+    fleet.handle(LeaderGained((1, 10), maps=(theirs,)), 0.6)
+    beat(fleet, "p1", "p2", "d1", now=0.7)
+    assert moved in [one.instance for one in plan(fleet, one_two, now=0.8) if isinstance(one, Assign)]
+    fleet.handle(AssignFailed(moved, "no", certain=True), 0.9)
+    fleet.handle(LeaseLost(moved, (1, 1)), 5.0)
+    now = 5.0
+    while now < 5.0 + RULES.settle_s + RULES.retry_max_s:
+        now += 0.5
+        beat(fleet, *({"p1", "p2", "d1"} - {moved}), now=now)
     assert beat(fleet, "s1", now=now) == [assigned("s1", DECODE, Cause.MISSING)]

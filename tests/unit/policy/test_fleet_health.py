@@ -3,9 +3,8 @@
 import msgspec
 
 from shared.messages import Group, Health, Member, Role, State
-from shared.policy.flapping import Flapping
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import (
+from shared.policy.fleet.events import (
     Assign,
     AssignAccepted,
     AssignFailed,
@@ -21,6 +20,7 @@ from shared.policy.fleet_events import (
     SendDrain,
     Substituted,
 )
+from shared.policy.fleet.flapping import Flapping
 from shared.policy.plan import GroupPlan
 from shared.policy.world import StatusSeen
 from tests.unit.policy.builders import seen, status

@@ -2,7 +2,7 @@
 
 from shared.messages import GroupPhase, Role, State
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import Assign, Cause, LeaderGained, LeaseLost, PublishMap, Retire, SendDrain
+from shared.policy.fleet.events import Assign, Cause, LeaderGained, LeaseLost, PublishMap, Retire, SendDrain
 from shared.policy.plan import GroupPlan
 from shared.policy.world import BusDown, BusUp, Tick
 from tests.unit.policy.builders import seen
@@ -12,6 +12,7 @@ from tests.unit.policy.fleets import (
     assigned,
     beat,
     group,
+    kinds,
     leading,
     led,
     linked,
@@ -162,7 +163,7 @@ def test_while_the_bus_is_down_no_newcomers_time_runs_out() -> None:
     fleet.handle(seen("d2"), 0.1)
     fleet.handle(linked("p1", "d1", failing=("d2",)), 0.2)
     fleet.handle(BusDown(), 1.0)
-    assert fleet.handle(Tick(), 2 * LATE) == []
+    assert set(kinds(fleet.handle(Tick(), 2 * LATE))) <= {"PublishMap"}
     fleet.handle(BusUp(), 2 * LATE)
     beat(fleet, "p1", "d1", "d2", now=2 * LATE)
     assert fleet.handle(linked("p1", "d1", "d2"), 2 * LATE + 0.1) != []

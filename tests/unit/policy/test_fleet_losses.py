@@ -2,7 +2,7 @@
 
 from shared.messages import State
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import (
+from shared.policy.fleet.events import (
     Action,
     Assign,
     Cause,

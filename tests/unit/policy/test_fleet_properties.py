@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from shared.messages import Health, Role, State
-from shared.policy.fleet_events import FleetRules, Place
+from shared.policy.fleet.events import FleetRules, Place
 from shared.policy.plan import GroupPlan, Plan
 from tests.unit.policy.fleet_healing import heal
 from tests.unit.policy.fleet_world import BRISK, PATIENT, FleetWorld

@@ -6,7 +6,7 @@ import pytest
 
 from shared.messages import Group, Member, Role, State
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import (
+from shared.policy.fleet.events import (
     Action,
     Assign,
     AssignAccepted,

@@ -14,7 +14,7 @@ from shared.messages import Group, Link, Links, Member, Role, ScenarioMap
 from shared.policy.dispatch import Dispatcher
 from shared.policy.dispatch_events import DispatchRules, Ended, FirstToken, HandedOff, Offer, OfferAccepted
 from shared.policy.fleet import Fleet
-from shared.policy.fleet_events import Cause, LeaderGained, LinksSeen, Place, PublishMap
+from shared.policy.fleet.events import Cause, LeaderGained, LinksSeen, Place, PublishMap
 from shared.policy.placement import FleetView
 from shared.policy.plan import GroupPlan, Plan
 from shared.policy.world import MapSeen, Tick

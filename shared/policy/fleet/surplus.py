@@ -5,13 +5,13 @@ least. Of a group that closes the prefills leave first: they need the decodes fo
 """
 
 from shared.messages import Health, Role, State
-from shared.policy.census import Census, Seen
-from shared.policy.fleet_events import Place
-from shared.policy.groups import Groups, Seat
-from shared.policy.holes import Holes
-from shared.policy.plans import Plans
-from shared.policy.spares import Spares
-from shared.policy.substitutes import Substitutes
+from shared.policy.fleet.census import Census, Seen
+from shared.policy.fleet.events import Place
+from shared.policy.fleet.groups import Groups, Seat
+from shared.policy.fleet.holes import Holes
+from shared.policy.fleet.plans import Plans
+from shared.policy.fleet.spares import Spares
+from shared.policy.fleet.substitutes import Substitutes
 
 
 class Surplus:

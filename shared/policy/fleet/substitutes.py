@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from shared.messages import Epoch
 from shared.policy.deadlines import Deadlines
-from shared.policy.fleet_events import FleetRules, Place
+from shared.policy.fleet.events import FleetRules, Place
 
 
 @dataclass(slots=True)

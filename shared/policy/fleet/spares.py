@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from shared.messages import Epoch
 from shared.policy.deadlines import Deadlines
-from shared.policy.fleet_events import FleetRules, Release
-from shared.policy.plans import REMEMBERED
+from shared.policy.fleet.events import FleetRules, Release
+from shared.policy.fleet.plans import REMEMBERED
 from shared.policy.recent import Recent
 
 

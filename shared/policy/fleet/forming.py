@@ -6,10 +6,10 @@ of a group's set-up. A group that is open stays open, whoever it loses.
 
 from shared.messages import GroupPhase
 from shared.policy.deadlines import Deadlines
-from shared.policy.fleet_events import FleetRules, Place
-from shared.policy.groups import Groups
-from shared.policy.plans import ROLES, GroupKey, Plans
-from shared.policy.substitutes import Substitutes
+from shared.policy.fleet.events import FleetRules, Place
+from shared.policy.fleet.groups import Groups
+from shared.policy.fleet.plans import ROLES, GroupKey, Plans
+from shared.policy.fleet.substitutes import Substitutes
 
 
 class Forming:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from shared.messages import Epoch, GroupPhase, Links, Role
 from shared.policy.deadlines import Deadlines
-from shared.policy.fleet_events import FleetRules, Place
-from shared.policy.groups import Groups, Seat
-from shared.policy.links_seen import LinksHeard
-from shared.policy.plans import GroupKey, Plans
+from shared.policy.fleet.events import FleetRules, Place
+from shared.policy.fleet.groups import Groups, Seat
+from shared.policy.fleet.links_seen import LinksHeard
+from shared.policy.fleet.plans import GroupKey, Plans
 
 SETTLED = (GroupPhase.OPEN, GroupPhase.CLOSING)
 

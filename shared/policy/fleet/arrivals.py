@@ -4,11 +4,11 @@ Owns the reading of statuses against the orders that were given. Judges nobody's
 """
 
 from shared.messages import Health, Role, State, Status
-from shared.policy.census import Seen
-from shared.policy.fleet_events import AssignAccepted, AssignFailed, Cause, Place
-from shared.policy.fleet_parts import Parts
-from shared.policy.losses import Losses
-from shared.policy.substitutes import Sent
+from shared.policy.fleet.census import Seen
+from shared.policy.fleet.events import AssignAccepted, AssignFailed, Cause, Place
+from shared.policy.fleet.losses import Losses
+from shared.policy.fleet.parts import Parts
+from shared.policy.fleet.substitutes import Sent
 
 
 class Arrivals:

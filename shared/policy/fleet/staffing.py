@@ -5,8 +5,8 @@ same scenario, which is re-roled in place; one that a loss made by a standby, wh
 """
 
 from shared.messages import Epoch, GroupPhase, Health, Role
-from shared.policy.census import Census, Seen
-from shared.policy.fleet_events import (
+from shared.policy.fleet.census import Census, Seen
+from shared.policy.fleet.events import (
     NOWHERE,
     Action,
     Assign,
@@ -16,13 +16,13 @@ from shared.policy.fleet_events import (
     Provide,
     SendDrain,
 )
-from shared.policy.groups import Groups
-from shared.policy.holes import Holes
-from shared.policy.plans import ROLES, Plans
-from shared.policy.spares import Spares
-from shared.policy.steps import Steps
-from shared.policy.substitutes import Substitutes
-from shared.policy.surplus import Surplus
+from shared.policy.fleet.groups import Groups
+from shared.policy.fleet.holes import Holes
+from shared.policy.fleet.plans import ROLES, Plans
+from shared.policy.fleet.spares import Spares
+from shared.policy.fleet.steps import Steps
+from shared.policy.fleet.substitutes import Substitutes
+from shared.policy.fleet.surplus import Surplus
 
 
 class Staffing:
@@ -224,6 +224,8 @@ class Staffing:
     # ---- orders
 
     def _order(self, instance: str, place: Place, cause: Cause, now: float, *, was: Place | None = None) -> None:
+        if self._substitutes.get(instance) is not None:  # of an earlier lead, whose order it has not obeyed
+            self.holes.check(self._substitutes.failed(instance, now, pause=False))
         self._substitutes.send(instance, self._census.epoch(instance), place, now, was=was)
         self._census.ignore_silence(instance)  # whatever it does now, the order has its own time limits
         if place != NOWHERE:

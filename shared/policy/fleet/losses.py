@@ -5,8 +5,8 @@ Owns which losses are for good. Who is lost is judged elsewhere; who comes inste
 
 from typing import Final
 
-from shared.policy.fleet_events import Cause, HeldOff, Retire, SendDrain
-from shared.policy.fleet_parts import Parts
+from shared.policy.fleet.events import Cause, HeldOff, Retire, SendDrain
+from shared.policy.fleet.parts import Parts
 
 FENCING: Final = frozenset(
     {Cause.LEASE_LOST, Cause.REFUSED, Cause.STUCK, Cause.TOO_SLOW, Cause.UNREACHABLE, Cause.SICK}

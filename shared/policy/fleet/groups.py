@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from shared.messages import Epoch, Group, GroupPhase, Member, Role, ScenarioMap
-from shared.policy.fleet_events import AS_CONFIGURED, Cause, Place
-from shared.policy.plans import ROLES, GroupKey, Plans
+from shared.policy.fleet.events import AS_CONFIGURED, Cause, Place
+from shared.policy.fleet.plans import ROLES, GroupKey, Plans
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from shared.messages import GroupPhase, Revision, Role, ScenarioMap
-from shared.policy.fleet_events import AS_CONFIGURED, Place
+from shared.policy.fleet.events import AS_CONFIGURED, Place
 from shared.policy.plan import GroupPlan, Plan
 from shared.policy.recent import Recent
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from shared.messages import Epoch, Health, InstanceRecord, Role, State, Status
 from shared.policy.deadlines import Deadlines
-from shared.policy.fleet_events import Cause, FleetRules, Place
+from shared.policy.fleet.events import Cause, FleetRules, Place
 from shared.policy.hearing import ROUNDING_S, Hearing
 from shared.policy.recent import Recent
 

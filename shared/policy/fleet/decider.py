@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from shared.messages import Links, Member, ScenarioMap, State
-from shared.policy.arrivals import Arrivals
-from shared.policy.fleet_events import (
+from shared.policy.fleet.arrivals import Arrivals
+from shared.policy.fleet.events import (
     Action,
     AssignAccepted,
     AssignFailed,
@@ -28,8 +28,8 @@ from shared.policy.fleet_events import (
     PublishMap,
     SendDrain,
 )
-from shared.policy.fleet_parts import Parts
-from shared.policy.losses import Losses
+from shared.policy.fleet.losses import Losses
+from shared.policy.fleet.parts import Parts
 from shared.policy.plan import Plan
 from shared.policy.world import BusDown, BusUp, MapSeen, PulseSeen, StatusSeen, Tick
 

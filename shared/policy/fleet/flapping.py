@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from shared.policy.fleet_events import FleetRules
+from shared.policy.fleet.events import FleetRules
 from shared.policy.recent import Recent
 
 REMEMBERED: Final = 4096

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from shared.policy.fleet_events import Cause, Place, Substituted
+from shared.policy.fleet.events import Cause, Place, Substituted
 
 MOST_HOLES: Final = 1024
 """Times kept of one place's holes; the oldest are dropped."""

@@ -6,9 +6,9 @@ leader, and which degraded members are being replaced. Who fills a hole is decid
 
 from collections import Counter
 
-from shared.policy.fleet_events import Cause, FleetRules, Place
-from shared.policy.groups import Groups
-from shared.policy.substitutes import Substitutes
+from shared.policy.fleet.events import Cause, FleetRules, Place
+from shared.policy.fleet.groups import Groups
+from shared.policy.fleet.substitutes import Substitutes
 
 
 class Holes:

@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 
 from shared.messages import Epoch
-from shared.policy.census import Census
-from shared.policy.flapping import Flapping
-from shared.policy.fleet_events import Action, FleetRules
-from shared.policy.forming import Forming
-from shared.policy.groups import Groups
-from shared.policy.joining import Joining
+from shared.policy.fleet.census import Census
+from shared.policy.fleet.events import Action, FleetRules
+from shared.policy.fleet.flapping import Flapping
+from shared.policy.fleet.forming import Forming
+from shared.policy.fleet.groups import Groups
+from shared.policy.fleet.joining import Joining
+from shared.policy.fleet.plans import Plans
+from shared.policy.fleet.staffing import Staffing
+from shared.policy.fleet.substitutes import Substitutes
 from shared.policy.plan import Plan
-from shared.policy.plans import Plans
-from shared.policy.staffing import Staffing
-from shared.policy.substitutes import Substitutes
 
 
 class Parts:
