@@ -202,7 +202,8 @@ class Staffing:
         for instance, place in list(self._degraded.items()) if self.spares.free else ():
             if not self.spares.free:
                 return
-            if not self.holes.replacing(place) and self._groups.place(instance) == place:
+            missed = self._groups.place(instance) == place and self._surplus.over(place) <= 0
+            if missed and not self.holes.replacing(place):
                 self.holes.replace(instance, place)
                 self.steps.open(place, Cause.DEGRADED, now)
                 self._order(self.spares.take(), place, Cause.DEGRADED, now)

@@ -223,3 +223,14 @@ def test_the_steps_of_a_substitution_begin_when_the_member_was_lost() -> None:
     beat(fleet, "p1", now=3.0)
     [told] = [one for one in fleet.handle(linked("p1", "s1", s1=(1, 4)), 4.0) if isinstance(one, Substituted)]
     assert told.steps == (("ordered", 1.0), ("accepted", 0.5), ("ready", 0.5), ("joined", 1.0))
+
+
+def test_a_degraded_member_of_a_group_that_closes_is_not_replaced_there() -> None:
+    fleet = leading("p1", "d1")
+    fleet.handle(feels("d1", Health.DEGRADED), 0.1)
+    orders = list(plan(fleet, GroupPlan("three", 1, 2), now=0.2))
+    for number in range(1, 5):
+        orders += beat(fleet, f"s{number}", now=0.2 + number / 10)
+    sent = [one for one in orders if isinstance(one, Assign)]
+    assert {one.group for one in sent if one.cause is Cause.DEGRADED} <= {"three"}
+    assert [one.group for one in sent].count("main") == 0
