@@ -20,9 +20,9 @@ from tests.faults.cluster import Cluster
 WORKERS: Final = 6
 OUTSTANDING: Final = 80
 WARM_S, MEASURED_S = 12.0, 20.0
-CALM_S: Final = 25.0
+CALM_S: Final = 45.0
 """Without a change of the map: the controller has come to rest."""
-LONGEST_S: Final = 240.0
+LONGEST_S: Final = 300.0
 TOML: Final = """
 [scenario.chat]
 prefill_slots = 2

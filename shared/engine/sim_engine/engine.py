@@ -101,6 +101,7 @@ class SimEngine:
             else:
                 await self._grow(held, until, cached, growth)
             first = held.sample(vocabulary, self._info.eos_ids, self._info.context)
+            self._steps += 1  # a busy prefill whose steps stood still would be taken for stuck
         except BaseException:
             await self._let_go(held)
             raise

@@ -245,3 +245,13 @@ async def test_close_ends_a_running_batch(engines: House) -> None:
     first, buffer = await worker.prefill(wanted)
     await worker.engine.insert(extended(wanted, first), len(PROMPT), buffer)
     await worker.close()
+
+
+async def test_each_prompt_is_a_step_by_which_a_busy_prefill_shows_that_it_lives(engines: House) -> None:
+    worker = await engines.worker()
+    for key in ("one", "two"):
+        before = worker.engine.load().steps
+        await worker.prefill(sequence(key, PROMPT))
+        await worker.engine.exported(key)
+        assert worker.engine.load().steps > before
+        await worker.engine.release(key)
