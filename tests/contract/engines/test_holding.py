@@ -57,7 +57,6 @@ async def test_what_finds_no_place_is_refused_as_overload_and_holds_nothing(engi
     await worker.engine.release("a")
     await worker.engine.insert(one, len(PROMPT), buffer)  # the freed place is a place
     for key in "abc":
-        await worker.engine.release(key)
     assert_empty(worker.engine)
 
 
@@ -252,6 +251,4 @@ async def test_each_prompt_is_a_step_by_which_a_busy_prefill_shows_that_it_lives
     for key in ("one", "two"):
         before = worker.engine.load().steps
         await worker.prefill(sequence(key, PROMPT))
-        await worker.engine.exported(key)
         assert worker.engine.load().steps > before
-        await worker.engine.release(key)
