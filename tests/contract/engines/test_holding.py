@@ -57,6 +57,7 @@ async def test_what_finds_no_place_is_refused_as_overload_and_holds_nothing(engi
     await worker.engine.release("a")
     await worker.engine.insert(one, len(PROMPT), buffer)  # the freed place is a place
     for key in "abc":
+        await worker.engine.release(key)
     assert_empty(worker.engine)
 
 
