@@ -43,7 +43,10 @@ async def rows() -> list[Row]:
 async def _killed() -> list[Row]:
     async with fleet(prefills=2, decodes=3, standbys=1, toml=TOML.format(scale="")) as cluster:
         client, stop = Client(cluster.url(), seed=1, timed=True), asyncio.Event()
-        load = asyncio.ensure_future(client.closed_loop(lambda: (100, 500), OPEN, stop))
+        fresh = Client(cluster.url(), seed=2)  # those that come after the death, and show where they are served
+        load = asyncio.gather(
+            client.closed_loop(lambda: (100, 500), OPEN, stop), fresh.closed_loop(lambda: (20, 4), 4, stop)
+        )
         await asyncio.sleep(4)
         victim = (await cluster.holders())[0]
         held = (await cluster.metrics(victim))["baton_worker_streams"]
@@ -60,11 +63,11 @@ async def _killed() -> list[Row]:
         await load
     stalled = [one for one in client.seen if _gap_s(one, killed) > GAP_S]
     longest = max(_gap_s(one, killed) for one in client.seen)
-    failed = [one for one in client.seen if one.error]
+    failed = [one for one in (*client.seen, *fresh.seen) if one.error]
     _say("a decode killed", f"{held:.0f} of {OPEN} streams held, {len(stalled)} stalled, {len(failed)} failed")
     return [
         Row("killed: streams that stalled", len(stalled), "streams", "held by the killed", held),
-        Row("killed: requests that failed", len(failed), "requests", "all", len(client.seen)),
+        Row("killed: requests that failed", len(failed), "requests", "all", len(client.seen) + len(fresh.seen)),
         Row("killed: longest silence", longest, "s", "one step", 0.03),
         Row("killed: substitute joined after", joined_s, "s", "the aim", 5.0),
         Row("killed: substitute serves after", serving_s, "s", "the aim", 5.0),
