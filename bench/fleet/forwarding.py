@@ -15,8 +15,8 @@ from shared.messages import Role
 PREFILLS, DECODES = 8, 3
 SLO_S: Final = 1.0
 SECONDS: Final = 40.0
-FULL_RATE: Final = 38.0
-"""Requests a second at five times the load: prefills are then busy for nine tenths of the time."""
+FULL_RATE: Final = 36.0
+"""Requests a second at five times the load: prefills are then busy for five sixths of the time."""
 LOADS: Final = (1, 2, 3, 4, 5)
 WINDOW_S: Final = 5.0
 TOML: Final = """
