@@ -54,8 +54,8 @@ SUBJECTS = Subjects()
 FAST = FleetSettings(offer_timeout_s=0.5, push_timeout_s=2.0, progress_s=1.0)
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait for a condition, not for a time."""
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait for a condition; the time is for a hang, never for the verdict."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  # conditions have no event
             await asyncio.sleep(0.001)
