@@ -57,6 +57,7 @@ def test_the_audit_sees_a_lease_that_goes_back_or_has_two_holders() -> None:
     ] * 4
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_whatever_is_hurt_for_a_few_seconds_nothing_is_lost(tmp_path: Path) -> None:
     await soaked(tmp_path, SEED, 12)

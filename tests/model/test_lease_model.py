@@ -20,9 +20,9 @@ REDIS = frozenset({"flush", "fail over"})
 SMALL = {
     "any one fault": Size(steps=3, faults=1),
     "two faults at once": Size(steps=1, faults=2),
-    "a slow call and a stop": Size(faults=2, kinds=SLEEP, hurt=ONE, listens=False),
 }
 LARGE = {
+    "a slow call and a stop": Size(faults=2, kinds=SLEEP, hurt=ONE, listens=False),
     "any two faults": Size(steps=2, faults=2),
     "a slow call and a stop of either": Size(faults=2, kinds=SLEEP),
     "an unlucky Redis": Size(steps=3, faults=2, kinds=REDIS | {"begin anew", "ask"}),

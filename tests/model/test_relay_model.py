@@ -20,10 +20,10 @@ PUSHES = frozenset({"push lost", "word lost", "repeat", "impatient", "client lea
 
 SMALL = {
     "any fault but a second life": Size(decodes=ONE_OF_EACH, faults=1, kinds=FAULTS - TWINS),
-    "a second life of the decode": Size(decodes=ONE_OF_EACH, faults=1, kinds=TWINS, hurt=frozenset({"d1"})),
     "a choice of decodes": Size(faults=1, kinds=PUSHES),
 }
 LARGE = {
+    "a second life of the decode": Size(decodes=ONE_OF_EACH, faults=1, kinds=TWINS, hurt=frozenset({"d1"})),
     "any one fault": Size(decodes=ONE_OF_EACH, faults=1),
     "any one fault, three tokens": Size(tokens=3, decodes=ONE_OF_EACH, faults=1),
     "any one fault, a choice of decodes": Size(faults=1),

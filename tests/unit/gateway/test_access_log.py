@@ -19,8 +19,9 @@ def test_entries_wait_for_a_file_up_to_a_bound_and_what_is_lost_is_told(
     disk.symlink_to("/dev/full")
     access_log = AccessLog()
     access_log.use(str(disk))
+    request = make_mocked_request("GET", "/")  # of which making ten thousand would take half a minute
     for number in range(PENDING + 3):
-        access_log.write(make_mocked_request("GET", "/"), Entry(f"r{number}", {}), 200)  # type: ignore[arg-type]
+        access_log.write(request, Entry(f"r{number}", {}), 200)  # type: ignore[arg-type]
     access_log.flush()
     access_log.flush()
     assert [record.getMessage() for record in caplog.records] == ["the access log cannot be written to"]
