@@ -35,8 +35,9 @@ class Supplied(msgspec.Struct, frozen=True):
     """What was done."""
 
     started: list[str] = []
-    full: int = 0  # that could not be started because of `most`
+    full: int = 0  # that could not be started because of `most`, or of what `short` says
     error: str = ""  # why nothing was done
+    short: str = ""  # what the machine has no more of; empty where `most` is the reason
 
 
 Asked = Want | Release

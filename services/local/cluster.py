@@ -8,10 +8,12 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from services.local import servers
 from services.local.children import Child, Command, stop
+from services.local.devices import DevicePool
 from services.local.permissions import own_client
 from services.local.plan import WORKERS, Links, Plan, Start
 from services.local.probes import free_port, in_url, port_taken, reachable, ready
@@ -58,6 +60,7 @@ class LocalCluster:
         self._tasks = Tasks("baton up", on_failure=self._task_failed)
         self._backoff = Backoff()
         self._links = Links("", "")
+        self._devices = DevicePool(plan.devices)
         self._supply = Supply(state.path, self.supply)
         self._due = 0  # workers that ended, and a standby is not started yet in their place
         self._released: set[str] = set()
@@ -96,7 +99,9 @@ class LocalCluster:
         starts = self.plan.starts(port, health_ports, dashboard)
         self._say(f"starting {', '.join(start.id for start in starts)}")
         for start in starts:
-            self._start(start)
+            _ = self._start(start)
+        if (without := self.plan.wishes.standby - sum(start.role is Role.STANDBY for start in starts)) > 0:
+            self._say(f"{without} of the standbys do not start: of instance.devices too few are free")
         await self.take_wishes()
         host = reachable(config.instance.health_host)
         await self._within(READY_S, *(ready(host, health_port) for health_port in health_ports))
@@ -149,18 +154,23 @@ class LocalCluster:
         if started:
             self._say(f"starting {' and '.join(server.command.name for server in started)}")
         for server in started:
-            self._start(server.command)
+            _ = self._start(server.command)
         await self._within(SERVERS_S, *(server.answering() for server in started))
         if not config.redis.url:
             await servers.forget_fleet(redis_url)
         self._links = Links(nats.url, redis_url, nats.passwords, str(self.state.path))
         return nats
 
-    def _start(self, start: Start | Command) -> Child:
+    def _start(self, start: Start | Command) -> bool:
+        """Start a server, or an instance with devices of its own; False where too few are free for it."""
         command = start if isinstance(start, Command) else self.plan.command(start, self._links, self.state.logs)
-        child = Child(command, self._ended)
-        self._children[child] = start
-        return child
+        if isinstance(start, Start):
+            devices = self._devices.take(start.id, self.plan.needs(start))
+            if devices is None:
+                return False
+            command = replace(command, env={**command.env, **devices})
+        self._children[Child(command, self._ended)] = start
+        return True
 
     async def _within(self, seconds: float, *conditions: Coroutine[Any, Any, None]) -> None:
         """Wait for all conditions. Raises BatonError when a child ends first or the time is over."""
@@ -207,11 +217,16 @@ class LocalCluster:
         seen = set(wish.seen)
         coming = [child for child in workers if child.name not in seen and child.lived_s < wish.arrive_s]
         missing = max(0, wish.missing - len(coming) - self._due)
-        fits = min(missing, max(0, wish.most - len(workers) - self._due))
-        started = [self._start(self.plan.start(Role.STANDBY)).name for _ in range(fits)]
+        allowed = min(missing, max(0, wish.most - len(workers) - self._due))
+        each = self.plan.needs(Start("", Role.STANDBY))
+        fits = min(allowed, max(0, self._devices.room(each) - self._due))
+        standbys = [self.plan.start(Role.STANDBY) for _ in range(fits)]
+        started = [start.id for start in standbys if self._start(start)]
         if started:
             self._say(f"the monitor asked for {', '.join(started)}")
-        return Supplied(started, missing - fits)
+        full = missing - len(started)
+        short = f"of instance.devices fewer than {each} are free" if full and fits < allowed else ""
+        return Supplied(started, full, short=short)
 
     async def _end(self, child: Child) -> None:
         """See to it that one leaves that was told to drain: a signal now would cut its drain short."""
@@ -226,6 +241,7 @@ class LocalCluster:
 
     def _ended(self, child: Child) -> None:
         start = self._children.pop(child)
+        self._devices.give_back(child.name)
         if self._stopping:
             return
         if child.status == 0 or child.name in self._released:
@@ -244,7 +260,8 @@ class LocalCluster:
         self._say(f"{child.name} {child.how()}; {name} starts in its place{f' in {delay:.0f} s' if delay >= 1 else ''}")
         await asyncio.sleep(delay)
         self._due -= _role(start) in WORKERS
-        self._start(following)
+        if not self._start(following):  # the monitor asks again, for whatever is missing then
+            self._say(f"{name} does not start: of instance.devices too few are free")
 
     def _following(self, start: Start | Command) -> Start | Command:
         if isinstance(start, Command):

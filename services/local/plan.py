@@ -14,7 +14,8 @@ from typing import Any
 import services
 from services.local.children import Command
 from shared.config import Config, ScenarioSettings, load
-from shared.config.groups import configured_groups
+from shared.config.devices import devices_needed, of_any_worker, read_devices
+from shared.config.groups import configured_groups, in_group
 from shared.config.reader import variable
 from shared.errors import ConfigError
 from shared.local_supply import OPTION
@@ -82,6 +83,10 @@ class Plan:
         self._numbers: dict[str, int] = {}
         self._several = len(self.config.scenarios) > 1
         _check(self.config)
+        self.devices = read_devices(self.config.instance.devices)
+        if (over := self._devices_over()) < 0:
+            have, want = len(self.devices.ids), len(self.devices.ids) - over
+            raise ConfigError([f"instance.devices has {have}, and the workers need {want}; start fewer of them"])
 
     def imports(self) -> list[Command]:
         """List the imports of packaged models that have not been made yet; they talk to the terminal."""
@@ -106,8 +111,31 @@ class Plan:
         ]
         monitor = self.start(Role.MONITOR, port=dashboard_port)
         gateways = [self.start(Role.GATEWAY, port=gateway_port, health_port=health) for health in health_ports]
-        standbys = [self.start(Role.STANDBY) for _ in range(self.wishes.standby)]
+        standbys = [self.start(Role.STANDBY) for _ in range(self._standbys())]
         return [*workers, monitor, *gateways, *standbys]
+
+    def needs(self, start: Start) -> int:
+        """How many of the machine's devices an instance must have; a standby as many as whatever it may become."""
+        if start.role is Role.STANDBY:
+            return max(map(of_any_worker, self.config.scenarios.values()), default=0)
+        if start.role not in WORKERS:
+            return 0
+        return devices_needed(in_group(self.config.scenarios[start.scenario], start.group))
+
+    def _devices_over(self) -> int:
+        """How many devices are left once every worker has its own; negative: so many are missing."""
+        if not self.devices.ids:
+            return 0
+        return len(self.devices.ids) - sum(
+            (group.prefill + group.decode) * devices_needed(in_group(settings, group.name))
+            for settings in self.config.scenarios.values()
+            for group in configured_groups(settings)
+        )
+
+    def _standbys(self) -> int:
+        """As many as are wished for and have devices."""
+        each = self.needs(Start("", Role.STANDBY)) if self.devices.ids else 0
+        return min(self.wishes.standby, self._devices_over() // each) if each else self.wishes.standby
 
     def start(self, role: Role, scenario: str = "", group: str = "", *, port: int = 0, health_port: int = 0) -> Start:
         """Name one more instance. A name is never used twice: frames meant for the dead must not reach the living."""
@@ -154,7 +182,7 @@ class Plan:
             return {}
         option = f"monitor.provisioner_options.{OPTION}"
         found = {"monitor.provisioner": "local", option: links.directory}
-        return found if self._says("standbys") else {**found, "monitor.standbys": self.wishes.standby}
+        return found if self._says("standbys") else {**found, "monitor.standbys": self._standbys()}
 
     def _says(self, key: str) -> bool:
         """Say whether a key of the monitor is set by somebody; by its value alone a default looks the same."""

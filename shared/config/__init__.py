@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.config.checks import scenario_name, tenant_name
+from shared.config.devices import device_faults
 from shared.config.fleet import (
     FleetSettings,
     InstanceSettings,
@@ -120,6 +121,7 @@ def _contradictions(config: Config) -> list[str]:
     if config.instance.scenario and config.instance.scenario not in config.scenario:
         faults.append(f"instance.scenario: there is no [scenario.{config.instance.scenario}]")
     uses = {name: (one.moderate_prompt, one.moderate_answer) for name, one in config.scenario.items()}
+    faults += device_faults(config.instance.devices, config.scenario)
     faults += client_faults(config.nats.clients)
     faults += tenancy_faults(config.gateway.jwt, config.tenant, config.scenario)
     return faults + moderation_faults(config.moderation, uses)

@@ -39,8 +39,10 @@ def _named(name: str, group: GroupSettings, settings: ScenarioSettings) -> Confi
 
 
 def in_group(settings: ScenarioSettings, name: str) -> ScenarioSettings:
-    """Settings as they are for a member of that group, at any revision: its engine options win over the scenario's."""
+    """Settings as they are for a member of that group, at any revision: what it says itself wins over the scenario."""
     own = settings.group.get(parts(name, settings.group).base)
-    if own is None or not own.engine_options:
+    if own is None or not (own.engine_options or own.devices_per_worker):
         return settings
-    return replace(settings, engine_options={**settings.engine_options, **own.engine_options})
+    devices = own.devices_per_worker or settings.devices_per_worker
+    options = {**settings.engine_options, **own.engine_options}
+    return replace(settings, engine_options=options, devices_per_worker=devices)

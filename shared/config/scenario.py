@@ -33,6 +33,7 @@ class GroupSettings:
     strategy: str = setting("")  # a name for how the model is split, like tp8; requests go by concurrency
     streams_from: int = setting(0, between=_COUNT)  # concurrency from which its strategy is best; both 0: learnt
     streams_below: int = setting(0, between=_COUNT)  # 0: no end
+    devices_per_worker: int = setting(0, between=(0, 1024))  # 0: as the scenario
     engine_options: dict[str, Any] = field(default_factory=dict)  # over the scenario's
 
 
@@ -91,6 +92,7 @@ class ScenarioSettings:
     moderate_answer: tuple[str, ...] = setting(())
     # how the model writes calls of functions; auto: as its chat template does
     tool_format: str = setting("auto", choices=("auto", "hermes", "llama3", "mistral", "json"))
+    devices_per_worker: int = setting(0, between=(0, 1024))  # of instance.devices; 0: as the engine splits the model
     engine_options: dict[str, Any] = field(default_factory=dict)  # the engine checks them
     group: dict[str, GroupSettings] = field(default_factory=dict, metadata={"check": instance_name})  # beside `groups`
     ratio: RatioSettings = field(default_factory=RatioSettings)

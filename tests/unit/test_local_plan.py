@@ -96,6 +96,37 @@ def test_the_monitor_asks_baton_up_for_instances_unless_it_is_told_otherwise(
     assert monitor.provisioner_options == ({"directory": "/the/state"} if kind == "local" else {})
 
 
+DEVICES = """
+[instance]
+devices = ["npu:0-7"]
+[scenario.chat]
+model = "a"
+engine = "vllm"
+decode = 2
+engine_options = {tensor_parallel_size = 2}
+"""
+
+
+def test_standbys_start_where_devices_are_left_for_them(tmp_path: Path) -> None:
+    file = tmp_path / "baton.toml"
+    file.write_text(DEVICES)
+    plan = Plan(Wishes(config=file, standby=3), {})
+    links = dataclasses.replace(LINKS, directory="/the/state")
+    starts = plan.starts(8000, [9], 8010)
+    assert [start.id for start in starts if start.role is Role.STANDBY] == ["standby-1"]
+    assert [plan.needs(start) for start in starts] == [2, 2, 2, 0, 0, 2]
+    monitor = next(start for start in starts if start.role is Role.MONITOR)
+    environ = dict(plan.command(monitor, links, Path("/logs")).env)
+    assert load(file, environ).monitor.standbys == 1, "it is not to ask for what cannot be"
+
+
+def test_more_workers_than_devices_do_not_start(tmp_path: Path) -> None:
+    file = tmp_path / "baton.toml"
+    file.write_text(DEVICES)
+    with pytest.raises(ConfigError, match=r"instance\.devices has 8, and the workers need 10"):
+        Plan(Wishes(config=file, prefill=3), {})
+
+
 def test_a_name_is_never_used_again() -> None:
     plan = Plan(Wishes(), {})
     names = [plan.start(Role.STANDBY).id for _ in range(3)] + [plan.start(Role.GATEWAY).id]

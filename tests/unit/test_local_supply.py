@@ -55,6 +55,39 @@ async def test_what_is_missing_is_started_once_until_it_is_seen(cluster: LocalCl
     assert sorted(cluster.names) == ["standby-1", "standby-2", "standby-3"]
 
 
+async def test_each_substitute_has_devices_of_its_own_and_waits_where_none_is_free(tmp_path: Path) -> None:
+    environ = {
+        "BATON_FLEET__STOP_S": "0.5",
+        "BATON_FLEET__DRAIN_S": "0.2",
+        "BATON_INSTANCE__DEVICES": "npu:0-3",
+        "BATON_SCENARIO__CHAT__ENGINE": "vllm",
+        "BATON_SCENARIO__CHAT__ENGINE_OPTIONS__TENSOR_PARALLEL_SIZE": "2",
+        "BATON_SCENARIO__CHAT__PREFILL": "1",
+    }
+
+    def devices(cluster: LocalCluster) -> dict[str, str]:
+        return {child.name: child.command.env["ASCEND_RT_VISIBLE_DEVICES"] for child in cluster._children}
+
+    with StateDirectory(tmp_path) as state:
+        cluster = LocalCluster(Sleepers(Wishes(standby=0), environ), state, lambda _: None)
+        await cluster.take_wishes()
+        asks = _provisioner(cluster, most=9)
+        with pytest.raises(Overloaded, match=r"1 more instances are needed, but of instance.devices fewer than 2 are"):
+            await asks.want(3, [])
+        assert devices(cluster) == {"standby-1": "0,1", "standby-2": "2,3"}
+        cluster._ready = True  # from here on what dies is replaced
+        next(child for child in cluster._children if child.name == "standby-1").kill()
+        await until(lambda: len(cluster.names) == 2 and "standby-1" not in cluster.names, "a substitute")
+        assert sorted(devices(cluster).values()) == ["0,1", "2,3"]
+        assert devices(cluster)["standby-2"] == "2,3"
+        await asks.release("standby-2")
+        await until(lambda: "standby-2" not in cluster.names, "its end")
+        assert list(devices(cluster).values()) == ["0,1"]
+        assert len(await asks.want(1, cluster.names)) == 1
+        assert sorted(devices(cluster).values()) == ["0,1", "2,3"]
+        await cluster.stop()
+
+
 async def test_no_more_run_than_allowed(cluster: LocalCluster) -> None:
     asks = _provisioner(cluster, most=2)
     with pytest.raises(Overloaded, match="1 more instances are needed, but"):

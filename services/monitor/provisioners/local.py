@@ -31,9 +31,8 @@ class LocalProvisioner:
         """Have standbys started; see the protocol."""
         answer = await self._ask(Want(missing, sorted(seen), self._most, ARRIVE_S))
         if answer.full:
-            raise Overloaded(
-                f"{answer.full} more instances are needed, but monitor.most_instances is {self._most}", reason="most"
-            )
+            why = answer.short or f"monitor.most_instances is {self._most}"
+            raise Overloaded(f"{answer.full} more instances are needed, but {why}", reason="most")
         return answer.started
 
     async def release(self, instance: str) -> None:

@@ -31,14 +31,16 @@ class Device:
         """Copy a small host tensor to the device, in stream order."""
         if self.where.type == "cpu":
             return host
-        return host.pin_memory().to(self.where, non_blocking=True)
+        staging = pinned(host.shape, host.dtype)
+        staging.copy_(host)
+        return staging.to(self.where, non_blocking=True)
 
     def gather(self, source: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> None:
         """Copy source[index] to the target in host memory. Complete when it returns."""
         if self.where.type == "cpu":
             torch.index_select(source, 0, index, out=target)
             return
-        staging = torch.empty(target.shape, dtype=target.dtype, pin_memory=True)
+        staging = pinned(target.shape, target.dtype)
         staging.copy_(source.index_select(0, index), non_blocking=True)
         self.synchronize()
         target.copy_(staging)
@@ -46,7 +48,7 @@ class Device:
     def scatter(self, target: torch.Tensor, index: torch.Tensor, source: torch.Tensor) -> None:
         """Set target[index] to the source in host memory, which is free when it returns."""
         if self.where.type != "cpu":
-            staging = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+            staging = pinned(source.shape, source.dtype)
             staging.copy_(source)
             source = staging.to(self.where, non_blocking=True)
             self.synchronize()
@@ -61,6 +63,11 @@ class Device:
         """Hand freed memory back to the device."""
         if self.where.type != "cpu":
             getattr(torch, self.where.type).empty_cache()
+
+
+def pinned(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+    """Make host memory that a device reads and writes by itself, while the processor goes on."""
+    return torch.empty(shape, dtype=dtype, pin_memory=True)
 
 
 def resolve(name: str, threads: int = 0) -> Device:
@@ -111,5 +118,5 @@ def _import_npu() -> None:
         importlib.import_module("torch_npu")
     except ImportError as error:
         raise ConfigError(
-            ["engine_options.device: npu needs the package torch_npu (pip install baton[ascend])"]
+            ["engine_options.device: npu needs the package torch_npu (docs/ascend.md says how)"]
         ) from error

@@ -1,23 +1,28 @@
 """How well a device is, by its own error counters and by whether it answers at all.
 
 Owns what each kind of device is asked and what its counters mean. Called in a thread of its own, beside the engine's.
-CUDA: NVML's counters, where the package pynvml (nvidia-ml-py) is installed. NPU: torch_npu offers no counters, so it is
-only asked for its memory; what the node knows more (npu-smi) belongs into the node's fault file. CPU: always well.
+CUDA: NVML's counters, where the package pynvml (nvidia-ml-py) is installed. NPU: torch_npu offers no counters, so the
+tool npu-smi is asked, where the process can run it. CPU: always well.
 """
 
 import importlib
 import logging
+import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 
+from shared.engine.npu_smi import Inspector
 from shared.messages import Health
 
 WELL: Final = (Health.OK, "")
 
 log = logging.getLogger(__name__)
+_npu_smi = Inspector(os.environ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ def probe(name: str) -> tuple[Health, str]:
         vars(torch)[kind].mem_get_info(device)
     except (RuntimeError, AssertionError) as error:  # after an error of the device every call of its process fails
         return Health.FAILED, f"{device} does not answer: {error}".splitlines()[0][:200]
+    if kind == "npu":
+        return _npu_smi.look(device.index, time.monotonic())
     return judge(_counters(device)) if kind == "cuda" else WELL
 
 
@@ -77,13 +84,16 @@ def _uuid(device: torch.device) -> str:
 
 
 def _counters(device: torch.device) -> Counters:
-    """Ask NVML, where it is there. It counts devices in its own way, so the GPU is found by its own name."""
+    """Ask NVML. It counts devices in its own way, so the GPU is found by its own name."""
+    uuid = _uuid(device)
+    return counters(lambda nvml: nvml.nvmlDeviceGetHandleByUUID(uuid)) if uuid else Counters()
+
+
+def counters(find: Callable[[Any], object]) -> Counters:
+    """What NVML, where it is there, says of the GPU that `find` gets the handle of, from the package pynvml."""
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
-        return Counters()
-    uuid = _uuid(device)
-    if not uuid:
         return Counters()
     try:
         nvml.nvmlInit()
@@ -91,10 +101,10 @@ def _counters(device: torch.device) -> Counters:
         log.debug("no NVML", extra={"error": str(error)})
         return Counters()
     try:
-        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        handle = find(nvml)
         return Counters(_uncorrected(nvml, handle), *_remapping(nvml, handle))
     except nvml.NVMLError as error:
-        log.debug("NVML does not know the device", extra={"device": uuid, "error": str(error)})
+        log.debug("NVML does not know the device", extra={"error": str(error)})
         return Counters()
     finally:
         nvml.nvmlShutdown()
