@@ -5,11 +5,13 @@ scatter, whatever the number of layers. Who owns which block is the scheduler's 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from shared.engine.torch_engine.device import Device
+from shared.engine.torch_engine.staging import Staging
 from shared.kv.layout import KvLayout
 
 
@@ -56,19 +58,36 @@ class Cache:
         if blocks:
             self._blocks.index_fill_(0, torch.tensor(blocks, device=self._device.where), 0)
 
-    def export(self, blocks: Sequence[int], buffer: memoryview) -> None:
-        """Gather the blocks into the buffer, whose size is exactly theirs."""
+    def export(self, blocks: Sequence[int], buffer: memoryview, staging: Staging | None = None) -> None:
+        """Gather the blocks into the buffer, whose size is exactly theirs, or its place in the device's staging."""
+        if staging is not None and staging.write(buffer, partial(self._gather, blocks)):
+            return
         target = torch.frombuffer(buffer, dtype=self._blocks.dtype).view(self.layout.shape(len(blocks)))
         self._device.gather(self._blocks, torch.tensor(blocks, device=self._device.where), target)
 
-    def take_in(self, blocks: Sequence[int], tokens: int, buffer: memoryview) -> None:
-        """Scatter a buffer of so many tokens, made by `export`, into the first of `blocks`; the others become zero."""
+    def take_in(self, blocks: Sequence[int], tokens: int, buffer: memoryview, staging: Staging | None = None) -> None:
+        """Scatter a buffer of so many tokens, made by `export`, into the first of `blocks`; the others become zero.
+
+        Its bytes are taken from the device's staging where they are there.
+        """
         used, over = divmod(tokens, self.layout.block_tokens)
         number = used + bool(over)
-        if buffer.readonly:  # torch has no read-only tensors
-            buffer = memoryview(bytearray(buffer))
-        source = torch.frombuffer(buffer, dtype=self._blocks.dtype).view(self.layout.shape(number))
-        self._device.scatter(self._blocks, torch.tensor(blocks[:number], device=self._device.where), source)
+        if staging is None or not staging.read(buffer, partial(self._scatter, blocks[:number])):
+            if buffer.readonly:  # torch has no read-only tensors
+                buffer = memoryview(bytearray(buffer))
+            source = torch.frombuffer(buffer, dtype=self._blocks.dtype).view(self.layout.shape(number))
+            self._device.scatter(self._blocks, torch.tensor(blocks[:number], device=self._device.where), source)
         if over:  # beyond the last token nothing that the sender left may be read
             self._blocks[blocks[used], :, :, over:] = 0
         self.clear(blocks[number:])
+
+    def _gather(self, blocks: Sequence[int], target: Tensor) -> None:
+        index = torch.tensor(blocks, device=self._device.where)
+        torch.index_select(self._blocks, 0, index, out=self._as_blocks(target, len(blocks)))
+
+    def _scatter(self, blocks: Sequence[int], source: Tensor) -> None:
+        index = torch.tensor(blocks, device=self._device.where)
+        self._blocks.index_copy_(0, index, self._as_blocks(source, len(blocks)))
+
+    def _as_blocks(self, staged: Tensor, number: int) -> Tensor:
+        return staged.view(self._blocks.dtype).view(self.layout.shape(number))

@@ -23,10 +23,12 @@ from shared.engine.torch_engine.worker import (
     Prefill,
     Release,
     Report,
+    Stage,
     Stop,
     Worker,
 )
 from shared.errors import BadRequest, BatonError, Cancelled, EngineFailed
+from shared.kv.arena import Arena
 from shared.messages import Health
 from shared.text.matching import Grammars, Matcher
 from shared.text.tokenizer import Tokenizer
@@ -118,6 +120,10 @@ class TorchEngine:
         if self._tokenizer is None:
             return None
         return Grammars(self._tokenizer(), read_architecture(self._directory).vocabulary)
+
+    async def stage_on_device(self, arena: Arena, nbytes: int) -> None:
+        """See shared.engine.OnDevice."""
+        await self._ask(Stage(arena, nbytes))
 
     async def close(self) -> None:
         """Stop after the step that runs now. Raises EngineFailed when that takes too long."""

@@ -9,21 +9,23 @@ from pathlib import Path
 import torch
 
 from shared.engine import EngineLoad, Prefilled, Sampled, Sequence, Step
+from shared.engine.sampling.draw import Draw, Drawn, sample
+from shared.engine.sampling.masks import Bits, Masks
 from shared.engine.torch_engine.architecture import read_architecture
 from shared.engine.torch_engine.attention import Geometry
 from shared.engine.torch_engine.batch import lay_out
 from shared.engine.torch_engine.blocks import Blocks
 from shared.engine.torch_engine.cache import Cache
 from shared.engine.torch_engine.device import DTYPES, resolve
-from shared.engine.torch_engine.masks import Bits, Masks
 from shared.engine.torch_engine.model import Loader
 from shared.engine.torch_engine.options import EngineOptions
-from shared.engine.torch_engine.sampling import Draw, Drawn, sample
 from shared.engine.torch_engine.scheduler import Plan, Scheduler
 from shared.engine.torch_engine.sequence import Run, check
 from shared.engine.torch_engine.sizing import engine_info, kv_layout
+from shared.engine.torch_engine.staging import Staging, open_memory
 from shared.engine.torch_engine.weights import Checkpoint
 from shared.errors import BadRequest, BatonError, EngineFailed, KvRefused, Overloaded
+from shared.kv.arena import Arena
 from shared.text.matching import Matcher
 
 
@@ -60,6 +62,7 @@ class Runner:
             prefix_cache=options.enable_prefix_cache,
         )
         self._masks = Masks()
+        self._staging: Staging | None = None
         self._steps = 0
 
     @property
@@ -75,6 +78,13 @@ class Runner:
     def cached(self, tokens: list[int]) -> int:
         """Count the leading tokens that the prefix cache has. Readable from any thread."""
         return self._scheduler.cached(tokens)
+
+    def stage(self, arena: Arena, nbytes: int) -> None:
+        """Give the arena memory on the device, where it has any use there. Raises EngineFailed."""
+        memory = open_memory(self._device, min(nbytes, arena.size))
+        if memory is not None:
+            self._staging = Staging(arena, memory)
+            arena.device = memory
 
     def add_prefill(
         self, sequence: Sequence, buffer: memoryview, matcher: Matcher | None = None, *, grows: bool = False
@@ -96,7 +106,7 @@ class Runner:
         run = Run(sequence, matcher=matcher)
         self._scheduler.add_decode(run, kv_tokens)
         with torch.inference_mode():
-            self._cache.take_in(run.blocks, kv_tokens, buffer)
+            self._cache.take_in(run.blocks, kv_tokens, buffer, self._staging)
 
     def release(self, key: str) -> None:
         """Forget a sequence; unknown keys are fine."""
@@ -133,11 +143,14 @@ class Runner:
             return
         size = self.info.block_bytes
         with torch.inference_mode(), buffer[run.exported * size : blocks * size] as part:
-            self._cache.export(run.blocks[run.exported : blocks], part)
+            # what grows is pushed from the host while it does
+            self._cache.export(run.blocks[run.exported : blocks], part, None if run.grows else self._staging)
         run.exported = blocks
 
     def close(self) -> None:
         """Free the device."""
+        if self._staging is not None:
+            self._staging.close()
         del self._model, self._cache, self._geometry
         self._device.clear()
 
@@ -145,7 +158,9 @@ class Runner:
         self._cache.clear(plan.fresh)
         batch = lay_out(plan, self._architecture.kinds, self._cache, self._geometry, self._device)
         logits = self._model.forward(batch, self._cache)
-        allowed = self._masks.allowed(batch.samples, self.info.eos_ids)  # an accelerator computes meanwhile
+        bound = {place: run.bound(self.info.eos_ids) for place, run in enumerate(batch.samples)}
+        constrained = {place: one for place, one in bound.items() if one is not None}
+        allowed = self._masks.allowed(constrained)  # an accelerator computes meanwhile
         draws = [self._draw(run, allowed.rows.get(place)) for place, run in enumerate(batch.samples)]
         drawn = sample(logits, draws, self._device)
         self._scheduler.advance(plan)

@@ -6,8 +6,10 @@ Pure.
 from dataclasses import dataclass, field
 
 from shared.engine import EngineInfo, Sequence
+from shared.engine.sampling.endings import banned, ends_of
+from shared.engine.sampling.masks import Bound
+from shared.engine.sampling.penalties import History, penalises
 from shared.engine.torch_engine.blocks import Digest
-from shared.engine.torch_engine.penalties import History, penalises
 from shared.errors import BadRequest, ContextTooLong
 from shared.messages import Finish
 from shared.text.matching import Matcher
@@ -53,16 +55,16 @@ class Run:
         if self.matcher is not None and not self._stops(token, eos_ids):
             self.matcher.take(token)
 
-    def ends(self, eos_ids: frozenset[int]) -> set[int]:
-        """Tokens that end it, wherever they come."""
-        stopping = self.request.stopping
-        return {*stopping.stop_token_ids, *(() if stopping.ignore_eos else eos_ids)}
-
     def banned(self, eos_ids: frozenset[int]) -> tuple[int, ...]:
         """Tokens that may not come next, because too few have come."""
-        if self.generated >= self.request.stopping.min_tokens:
-            return ()
-        return tuple(self.ends(eos_ids))
+        stopping = self.request.stopping
+        return banned(ends_of(stopping, eos_ids), self.generated, stopping.min_tokens) if stopping.min_tokens else ()
+
+    def bound(self, eos_ids: frozenset[int]) -> Bound | None:
+        """How its language restricts the next token."""
+        if self.matcher is None:
+            return None
+        return Bound(self.matcher, ends_of(self.request.stopping, eos_ids), self.banned(eos_ids))
 
     def ending(self, info: EngineInfo) -> tuple[Finish | None, int | None]:
         """Whether the last token ended the sequence, and the stop token it was."""

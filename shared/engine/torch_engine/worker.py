@@ -15,6 +15,7 @@ from typing import Final
 from shared.engine import EngineLoad, Sequence
 from shared.engine.torch_engine.runner import Outcome, Runner
 from shared.errors import BatonError, EngineFailed
+from shared.kv.arena import Arena
 from shared.text.matching import Matcher
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,14 @@ class Insert:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """Give the arena so many bytes of the device's memory, at most."""
+
+    arena: Arena
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Forget a sequence."""
 
@@ -60,7 +69,7 @@ class Stop:
     """The last command."""
 
 
-Command = Prefill | Insert | Release | Wake | Stop
+Command = Prefill | Insert | Stage | Release | Wake | Stop
 Answer = Future[None]
 
 
@@ -181,6 +190,8 @@ class Worker:
                     runner.add_prefill(sequence, buffer, matcher, grows=grows)
                 case Insert(sequence, kv_tokens, buffer, matcher):
                     runner.insert(sequence, kv_tokens, buffer, matcher)
+                case Stage(arena, nbytes):
+                    runner.stage(arena, nbytes)
                 case Release(key):
                     runner.release(key)
                 case Stop():

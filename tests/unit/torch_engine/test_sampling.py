@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from shared.engine.sampling.draw import Draw, Drawn, sample
+from shared.engine.sampling.masks import Bits
+from shared.engine.sampling.penalties import History
+from shared.engine.sampling.randomness import uniforms
 from shared.engine.torch_engine.device import resolve
-from shared.engine.torch_engine.masks import Bits
-from shared.engine.torch_engine.penalties import History
-from shared.engine.torch_engine.randomness import uniforms
-from shared.engine.torch_engine.sampling import Draw, Drawn, sample
 from shared.messages import Sampling
 
 CPU = resolve("cpu")
@@ -97,7 +97,7 @@ def test_filters_leave_the_tokens_they_should_in_proportion(
     assert_distributed(frequencies(4000, **parameters), expected / expected.sum(), 4000)
 
 
-@pytest.mark.parametrize("top_p", [0.5, 0.97, 0.9999])
+@pytest.mark.parametrize("top_p", [0.5, pytest.param(0.97, marks=pytest.mark.long), 0.9999])
 def test_top_p_is_exact_on_a_large_flat_vocabulary(top_p: float) -> None:
     logits = torch.randn(5000, generator=torch.Generator().manual_seed(0)) * 0.1  # needs more than any shortcut sorts
     ordered = torch.softmax(logits.double(), -1).sort(descending=True)

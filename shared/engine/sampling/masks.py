@@ -4,16 +4,25 @@ Computed once per step for all of them, while an accelerator still runs the mode
 followed any further is told apart; the others are not disturbed.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.engine.torch_engine.sequence import Run
 from shared.errors import BadRequest
-from shared.text.matching import Rows
+from shared.text.matching import Matcher, Rows
 
 Bits = NDArray[np.uint8]
+
+
+class Bound(NamedTuple):
+    """A text that must belong to a language, at its next token."""
+
+    matcher: Matcher  # where the text stands in the language
+    ends: Collection[int]  # tokens that end the text
+    banned: Collection[int]  # tokens that may not come now, if others can
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +39,17 @@ class Masks:
     def __init__(self) -> None:
         self._rows = Rows()
 
-    def allowed(self, samples: list[Run], eos_ids: frozenset[int]) -> Allowed:
-        """The rows of those that are constrained. Costs nothing where none is."""
-        found = [(place, run, run.matcher) for place, run in enumerate(samples) if run.matcher is not None]
+    def allowed(self, bound: Mapping[int, Bound]) -> Allowed:
+        """The rows of those that are constrained, by their places in the batch. Costs nothing where none is."""
         allowed = Allowed()
-        if not found:
+        if not bound:
             return allowed
-        bits: Bits = np.empty((len(found), found[0][2].row_bytes), np.uint8)
-        self._rows.write([matcher for _, _, matcher in found], bits.data.cast("B"))
-        for (place, run, matcher), row in zip(found, bits, strict=True):
+        matchers = [one.matcher for one in bound.values()]
+        bits: Bits = np.empty((len(matchers), matchers[0].row_bytes), np.uint8)
+        self._rows.write(matchers, bits.data.cast("B"))
+        for (place, one), row in zip(bound.items(), bits, strict=True):
             try:
-                matcher.allow(row.data, run.ends(eos_ids), run.banned(eos_ids))
+                one.matcher.allow(row.data, one.ends, one.banned)
                 allowed.rows[place] = row
             except BadRequest as error:
                 allowed.refused[place] = error

@@ -9,6 +9,8 @@ from typing import Final
 MASK: Final = (1 << 64) - 1
 GOLDEN: Final = 0x9E3779B97F4A7C15  # the increment of splitmix64
 BITS: Final = 24  # what a float32 holds exactly
+GREEDY_BELOW: Final = 1e-5
+"""A temperature so low is 0: dividing by it would overflow."""
 
 
 def _mix(value: int) -> int:

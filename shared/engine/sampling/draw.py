@@ -1,4 +1,4 @@
-"""From logits to tokens, for the whole batch at once. Greedy rows cost one argmax.
+"""From logits to tokens, for a whole batch at once. Greedy rows cost one argmax.
 
 Order: constraint, ban and bias, penalties, temperature, top-k, top-p (over what top-k left), min-p, draw. Filters are
 one threshold per row, and the draw is an inverse CDF in order of token id: two tokens whose logits are nearly equal may
@@ -9,25 +9,35 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from shared.engine import Alternatives
-from shared.engine.torch_engine.device import Device
-from shared.engine.torch_engine.masks import Bits
-from shared.engine.torch_engine.penalties import History
-from shared.engine.torch_engine.randomness import uniforms
+from shared.engine.sampling.masks import Bits
+from shared.engine.sampling.penalties import History
+from shared.engine.sampling.randomness import GREEDY_BELOW, uniforms
 from shared.messages import Sampling
 
-GREEDY_BELOW: Final = 1e-5
-"""A temperature so low is 0: dividing by it would overflow."""
 NUCLEUS: Final = (128, 4096)
 """How many of the likeliest tokens are sorted to find a top-p threshold; only rows that need more sort all."""
 BIN: Final = 256
 """Tokens per bin of the two-level inverse CDF: sums this short keep float32's precision."""
+
+
+class Place(Protocol):
+    """The device that holds the logits."""
+
+    @property
+    def sampling_rows(self) -> int:
+        """Rows of logits worked on at once."""
+        ...
+
+    def upload(self, host: Tensor) -> Tensor:
+        """Copy a small host tensor to the device, in stream order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +59,21 @@ class Drawn:
     alternatives: Alternatives | None
 
 
-def sample(logits: Tensor, draws: list[Draw], device: Device) -> list[Drawn]:
+def sample(logits: Tensor, draws: list[Draw], place: Place) -> list[Drawn]:
     """One token per row of `logits` [rows, vocabulary], which is overwritten."""
     result: list[Drawn] = []
-    for start in range(0, len(draws), device.sampling_rows):
-        some = draws[start : start + device.sampling_rows]
-        result += _sample(logits[start : start + len(some)].float(), some, device)
+    for start in range(0, len(draws), place.sampling_rows):
+        some = draws[start : start + place.sampling_rows]
+        result += _sample(logits[start : start + len(some)].float(), some, place)
     return result
 
 
-def _sample(logits: Tensor, draws: list[Draw], device: Device) -> list[Drawn]:
-    reported = [row for row, draw in enumerate(draws) if draw.sampling.logprobs is not None]
-    raw = logits[torch.tensor(reported, device=logits.device)] if reported else None  # a copy, before any adjustment
-    _constrain(logits, draws, device)
+def choose(logits: Tensor, draws: list[Draw], place: Place) -> Tensor:
+    """The same tokens as a tensor [rows], int64, on the device; -1 where the model's output is not a number.
+
+    `logits` is float32 [rows, vocabulary], of no more rows than the place works on at once, and is overwritten.
+    """
+    _constrain(logits, draws, place)
     _adjust(logits, draws)
     tokens = logits.argmax(-1)
     finite = torch.isfinite(logits.gather(1, tokens[:, None])[:, 0])  # argmax finds NaN first, if there is one
@@ -70,7 +82,13 @@ def _sample(logits: Tensor, draws: list[Draw], device: Device) -> list[Drawn]:
         rows = torch.tensor(random, device=logits.device)
         some = logits if len(random) == len(draws) else logits[rows]
         tokens[rows] = _draw(some, [draws[row] for row in random])
-    ids = torch.where(finite, tokens, -1).tolist()
+    return torch.where(finite, tokens, -1)
+
+
+def _sample(logits: Tensor, draws: list[Draw], place: Place) -> list[Drawn]:
+    reported = [row for row, draw in enumerate(draws) if draw.sampling.logprobs is not None]
+    raw = logits[torch.tensor(reported, device=logits.device)] if reported else None  # a copy, before any adjustment
+    ids = choose(logits, draws, place).tolist()
     alternatives: dict[int, Alternatives] = {}
     if raw is not None:
         alternatives = dict(
@@ -79,12 +97,12 @@ def _sample(logits: Tensor, draws: list[Draw], device: Device) -> list[Drawn]:
     return [Drawn(token, alternatives.get(row)) for row, token in enumerate(ids)]
 
 
-def _constrain(logits: Tensor, draws: list[Draw], device: Device) -> None:
+def _constrain(logits: Tensor, draws: list[Draw], place: Place) -> None:
     """Rule out what a constraint does not allow, in place, in one operation for all rows that have one."""
     places = [row for row, draw in enumerate(draws) if draw.allowed is not None]
     if not places:
         return
-    bits = device.upload(torch.from_numpy(np.stack([draw.allowed for draw in draws if draw.allowed is not None])))
+    bits = place.upload(torch.from_numpy(np.stack([draw.allowed for draw in draws if draw.allowed is not None])))
     barred = _eights(logits.device)[bits.int()].view(torch.bool)[:, : logits.shape[1]]
     if len(places) == len(draws):
         logits.masked_fill_(barred, -math.inf)
