@@ -4,8 +4,9 @@ Run it by `python -m bench kv`, or with all others by `make bench`. Sender and r
 machine. The baselines are measured between the pushes, round by round, so that all see the same load, and of each the
 best round counts, because what else the machine does only ever adds: over TCP, a bare `sendall` into `recv_into`
 without a checksum, to that same process; for shared memory, a copy between two mappings of one process, with the same
-checksum over it and without. 256 MiB show the rate, 4 MiB (about 200 tokens of a 270M model) the latency. The first
-push into untouched staging pays for the birth of its pages and has a row of its own. `loop delay` is how late the
+checksum over it and without. Mooncake is measured where its package is installed. 256 MiB show the rate, 4 MiB (about
+200 tokens of a 270M model) the latency. The first push into untouched staging pays for the birth of its pages and has a
+row of its own. Where there is a GPU, `kv_device` adds its rows. `loop delay` is how late the
 receiver's event loop wakes (median) while 256 MiB come in, against how late it wakes when nothing happens.
 """
 
@@ -14,9 +15,8 @@ import os
 import time
 from collections import defaultdict
 
-from bench.kv_far import Far
+from bench.kv_far import Far, settings
 from bench.table import Row
-from shared.config import KvSettings
 from shared.kv.arena import Arena, Range
 from shared.kv.layout import CHUNK_BYTES, Checksum, chunk_ranges
 from shared.kv.sender import Sender
@@ -29,12 +29,20 @@ Times = dict[str, list[float]]
 
 def rows() -> list[Row]:
     """Run it."""
-    return asyncio.run(_rows())
+    return [*asyncio.run(_rows()), *_between_devices()]
+
+
+def _between_devices() -> list[Row]:
+    try:
+        from bench import kv_device  # noqa: PLC0415  torch need not be there
+    except ModuleNotFoundError:
+        return []
+    return kv_device.rows()
 
 
 async def _rows() -> list[Row]:
     arena, copy_arena = Arena(LARGE), Arena(LARGE)
-    sender = Sender(arena, KvSettings())
+    sender = Sender(arena, settings())
     staging, copy = arena.reserve(LARGE), copy_arena.reserve(LARGE)
     for start, stop in chunk_ranges(LARGE):
         staging.view[start:stop] = os.urandom(CHUNK_BYTES)
@@ -58,7 +66,8 @@ async def _rows() -> list[Row]:
 
 async def _round(sender: Sender, staging: Range, copy: Range, far: Far) -> dict[str, float]:
     nbytes = staging.nbytes
-    return {
+    mooncake = {} if settings().mooncake == "none" else {"mooncake": await _push(sender, staging, far, "mooncake")}
+    return mooncake | {
         "raw": far.raw_send(staging.view),
         "tcp": await _push(sender, staging, far, "tcp"),
         "shm": await _push(sender, staging, far, "shm"),
@@ -95,6 +104,14 @@ def _add(times: Times, measured: dict[str, float]) -> None:
 def _table(cold: float, large: Times, small: Times, busy_ms: float, idle_ms: float) -> list[Row]:
     rate = {name: LARGE / min(seconds) / 1e9 for name, seconds in large.items()}
     delay = {name: min(seconds) * 1e3 for name, seconds in small.items()}
+    by_mooncake = (
+        []
+        if "mooncake" not in rate
+        else [
+            Row("kv push mooncake (tcp) 256 MiB", rate["mooncake"], "GB/s", "raw loopback socket", rate["raw"]),
+            Row("kv push mooncake (tcp) 4 MiB", delay["mooncake"], "ms", "raw loopback socket", delay["raw"]),
+        ]
+    )
     return [
         Row("kv push tcp 256 MiB", rate["tcp"], "GB/s", "raw loopback socket", rate["raw"]),
         Row("kv push shm 256 MiB", rate["shm"], "GB/s", "memcpy + checksum", rate["checked"]),
@@ -103,4 +120,5 @@ def _table(cold: float, large: Times, small: Times, busy_ms: float, idle_ms: flo
         Row("kv push shm 4 MiB", delay["shm"], "ms", "memcpy + checksum", delay["checked"]),
         Row("kv push tcp, untouched staging", LARGE / cold / 1e9, "GB/s", "touched", rate["tcp"]),
         Row("kv receive, loop delay", busy_ms, "ms", "idle loop", idle_ms),
+        *by_mooncake,
     ]

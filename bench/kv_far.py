@@ -1,6 +1,7 @@
 """The receiving process of the KV benchmark, and the handle that the sending one has on it."""
 
 import asyncio
+import importlib.util
 import multiprocessing
 import socket
 import statistics
@@ -18,6 +19,12 @@ from shared.messages import KvGrant, decode, encode
 
 DEADLINE_S = 60.0
 TICK_S = 0.0005
+
+
+def settings() -> KvSettings:
+    """Of both ends: Mooncake over TCP, too, where its package is installed."""
+    found = importlib.util.find_spec("mooncake") is not None
+    return KvSettings(mooncake="tcp" if found else "none")
 
 
 class Far:
@@ -77,7 +84,7 @@ def _main(pipe: Connection, arena_bytes: int) -> None:
 
 async def _serve(pipe: Connection, arena_bytes: int) -> None:
     arena = Arena(arena_bytes)
-    receiver = await Receiver.open(KvSettings(), arena)
+    receiver = await Receiver.open(settings(), arena)
     listener = socket.create_server(("127.0.0.1", 0))
     pipe.send(listener.getsockname()[1])
     raw, _ = listener.accept()

@@ -11,9 +11,10 @@ import pytest
 
 from shared.config import KvSettings
 from shared.errors import KvRefused
-from shared.kv import shm, tcp
+from shared.kv import mooncake, shm, tcp
 from shared.kv.arena import Arena, Range
 from shared.kv.link import Link
+from shared.kv.mooncake import Place
 from shared.kv.receiver import Receiver
 from shared.kv.sender import Sender
 from shared.kv.tickets import Push
@@ -21,6 +22,7 @@ from shared.kv.wire import (
     ANSWER_BYTES,
     OPENING_BYTES,
     Answer,
+    Kind,
     Opening,
     opening_for,
     pack_answer,
@@ -106,6 +108,10 @@ class HandSender:
     async def connect(cls, ends: Ends) -> Self:
         if ends.transport == "tcp":
             return cls(await tcp.connect(ends.endpoint.address), ends)
+        if ends.transport == mooncake.TRANSPORT:
+            place = Place.parse(ends.endpoint.address)
+            assert place is not None
+            return cls(await tcp.connect(place.control), ends)
         assert ends.sending.fd is not None
         return cls(await shm.connect(ends.endpoint.address, ends.sending.fd, ends.sending.size), ends)
 
@@ -122,7 +128,8 @@ class HandSender:
     async def open(self, grant: KvGrant, staging: Range, **changed: object) -> Answer | None:
         """Begin a push, and the answer."""
         offset = staging.offset if self.ends.transport == "shm" else 0
-        opening = opening_for(grant, staging.nbytes, offset)
+        kind = Kind.WRITE if self.ends.transport == mooncake.TRANSPORT else Kind.PUSH
+        opening = opening_for(grant, staging.nbytes, offset, kind)
         fields = {name: changed.get(name, getattr(opening, name)) for name in Opening.__slots__}
         await self.send(Opening(**fields).pack())  # type: ignore[arg-type]
         return await self.answer()

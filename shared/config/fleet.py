@@ -32,7 +32,11 @@ class KvSettings:
     advertise: str = setting("", check=address)  # what senders are told instead of the address listened on
     shared_memory: bool = setting(True)  # between workers of one machine; without it they use TCP, too
     staging_mb: int = setting(512, between=ANY)
+    device_staging_mb: int = setting(0, between=(0, 1 << 24))  # on the GPU, for pushes by cuda_ipc; 0: none go that way
     max_transfers: int = setting(64, between=ANY)
+    mooncake: str = setting("none", choices=("none", "tcp", "rdma", "ascend"))  # what its transfer engine runs over
+    mooncake_device: str = setting("")  # rdma: devices, commas between, empty: any; ascend: the NPU's number
+    mooncake_grace_s: float = setting(120.0, between=(0.0, 86_400))  # a write may come so long after its sender left
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class InstanceSettings:
     group: str = setting("", check=instance_name)
     health_host: str = setting("127.0.0.1")
     health_port: int = setting(0, between=PORT)  # 0: any free one
+    devices: tuple[str, ...] = setting(())  # of this machine, like npu:0-7; `baton up` gives each worker its own
     fault_file: str = setting("")  # that a node's watcher writes; empty: none is read
     revision: int = setting(0, between=(0, 1 << 53))  # of the scenario's model; the monitor sets it
 

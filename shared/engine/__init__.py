@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from shared.errors import BatonError
+from shared.kv.arena import Arena
 from shared.messages import Finish, Health, Sampling, Stopping
 
 
@@ -167,4 +168,26 @@ class Probed(Protocol):
 
     def probe(self) -> tuple[Health, str]:
         """Say how well the device is, and why not better. Blocks; called in a thread, at any time after `start`."""
+        ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """An engine whose own processes work on KV buffers where they lie: in one arena that is shared with them."""
+
+    def stage(self, arena: Arena) -> None:
+        """Use this arena, every buffer being a range of it. Before `start`."""
+        ...
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """An engine that can keep KV buffers in its device's own memory, so that they need not stop in the host's."""
+
+    async def stage_on_device(self, arena: Arena, nbytes: int) -> None:
+        """Set `arena.device`, of so many bytes at most, where the device has a use for it. Once, after `start`.
+
+        From then on `exported` means: the buffer is complete in `buffer` or, where the arena marks it, on the device;
+        and `insert` finds it in either place. The memory goes with the engine. Raises EngineFailed.
+        """
         ...

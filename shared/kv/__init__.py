@@ -1,9 +1,10 @@
 """The KV hand-off: one contiguous buffer per request, pushed once from prefill's staging to decode's.
 
 `layout` says what the bytes mean, `arena` owns the staging memory, `receiver` grants tickets (`tickets`) and takes
-buffers in (`intake`), `sender` pushes them over connections that it keeps (`pool`); `tcp` and `shm` are the ways
-across, `link` is a socket on either, `wire` the records on it. A buffer of `growth` leaves while its prompt is still
-computed. KV bytes never go over NATS.
+buffers in (`intake`), `sender` pushes them over connections that it keeps (`pool`); `tcp`, `shm` and `cuda_ipc` are
+the ways across, `link` is a socket on any, `wire` the records on it. A buffer of `growth` leaves while its prompt is
+still computed. Where an engine has staging on its device (`device_arena`), a range's bytes may lie there instead, and
+go from device to device. KV bytes never go over NATS.
 """
 
 from typing import TYPE_CHECKING, Protocol

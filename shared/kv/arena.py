@@ -5,10 +5,12 @@ loop's thread; only the bytes of a held range are touched elsewhere.
 
 The memory is a memfd: it has no name in any file system, so a killed process leaves nothing behind, and its descriptor
 can be handed to another process of the same user, which can then read it and, by the seals, neither shrink nor write
-it. Pages come into being when they are first touched, which costs several times a copy; the lowest free range is
-therefore always taken first, so that a lightly used arena stays small and its pages warm.
+it. Only an arena that is made `shared` can be written by others too: an engine's own processes work in it. Pages come
+into being when they are first touched, which costs several times a copy; the lowest free range is therefore always
+taken first, so that a lightly used arena stays small and its pages warm.
 """
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -17,6 +19,7 @@ from contextlib import suppress
 from typing import Final
 
 from shared.errors import Overloaded, TooLarge
+from shared.kv.device_arena import DeviceArena
 
 _SEAL_FUTURE_WRITE: Final = 0x0010  # Linux 5.1; not yet in Python 3.11's fcntl
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, Linux 5.14; not in Python's mmap
@@ -70,13 +73,14 @@ class Ranges:
 class Range:
     """One reserved range of an arena; a Staging."""
 
-    __slots__ = ("_view", "arena", "nbytes", "offset")
+    __slots__ = ("_pins", "_view", "arena", "nbytes", "offset")
 
     def __init__(self, arena: "Arena", offset: int, view: memoryview) -> None:
         self.arena = arena
         self.offset = offset
         self.nbytes = len(view)
         self._view: memoryview | None = view
+        self._pins = 0
 
     @property
     def view(self) -> memoryview:
@@ -91,13 +95,31 @@ class Range:
             with suppress(BufferError):  # a tensor over it lives on, unused
                 self._view.release()
             self._view = None
+            self.arena.on_device.discard(self.offset)
+            self._give_back()
+
+    def pin(self) -> None:
+        """Nobody else may have the range, even when it is released, until `unpin` was called as often."""
+        self._pins += 1
+
+    def unpin(self) -> None:
+        """End one `pin`."""
+        self._pins -= 1
+        if self._view is None:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if not self._pins:
             self.arena._ranges.give_back(self.offset)  # noqa: SLF001  the other half of `reserve`
 
 
 class Arena:
-    """A bounded staging memory. `fd` is None on platforms without memfd; then only TCP can carry its ranges."""
+    """A bounded staging memory. `fd` is None on platforms without memfd; then only TCP can carry its ranges.
 
-    def __init__(self, nbytes: int) -> None:
+    `shared`: other processes of this user, which opened `path`, may write it.
+    """
+
+    def __init__(self, nbytes: int, *, shared: bool = False) -> None:
         if nbytes < 1:
             raise ValueError(f"an arena of {nbytes} bytes can hold nothing")
         size = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -108,13 +130,35 @@ class Arena:
             try:
                 os.ftruncate(self.fd, size)
                 self._memory = mmap.mmap(self.fd, size)
-                _seal(self.fd)
+                _seal(self.fd, shared=shared)
             except BaseException:
                 os.close(self.fd)
                 raise
         else:
             self._memory = mmap.mmap(-1, size)
         self._view = memoryview(self._memory)
+        self._address = _address(self._view)
+        self.device: DeviceArena | None = None
+        """Where ranges may have their bytes instead of in this memory; set once, before the hand-off begins."""
+        self.on_device: set[int] = set()
+        """Offsets of the held ranges whose bytes are there. Marked in threads, after the bytes are complete."""
+
+    @property
+    def path(self) -> str | None:
+        """What another process of this user opens to map the memory, while this one lives; None without a memfd."""
+        return None if self.fd is None else f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    def offset_of(self, view: memoryview) -> int:
+        """Where in the arena a view of it begins. Raises ValueError for memory that lies elsewhere."""
+        offset = _address(view) - self._address
+        if not 0 <= offset <= self.size - len(view):
+            raise ValueError("the buffer does not lie in this arena")
+        return offset
+
+    @property
+    def address(self) -> int:
+        """Of its first byte, in this process."""
+        return self._address
 
     @property
     def size(self) -> int:
@@ -158,9 +202,14 @@ class Arena:
             self.fd = None
 
 
-def _seal(fd: int) -> None:
-    """Nobody can shrink the memory under a reader, nor write it except through our own mapping."""
+def _address(view: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(view)) if len(view) else 0
+
+
+def _seal(fd: int, *, shared: bool) -> None:
+    """Nobody can shrink the memory under a reader, nor, unless it is shared, write it but through our own mapping."""
     shape = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-    with suppress(OSError):  # before Linux 5.1
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, shape | _SEAL_FUTURE_WRITE)
+    if not shared:
+        with suppress(OSError):  # before Linux 5.1
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, shape | _SEAL_FUTURE_WRITE)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, shape | fcntl.F_SEAL_SEAL)

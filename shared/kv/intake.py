@@ -6,14 +6,16 @@ Whatever the peer does ends in an answer or in a closed connection, and never re
 
 import hmac
 import logging
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from shared.errors import BatonError, Draining, KvRefused, MalformedMessage
-from shared.kv import shm, tcp
+from shared.kv import tcp
 from shared.kv.layout import CHECKSUM_BYTES
 from shared.kv.link import Link, aside
+from shared.kv.mooncake_receiver import Landing
 from shared.kv.tickets import Push, Tickets
 from shared.kv.wire import OPENING_BYTES, Answer, Kind, Opening, answer_for, pack_answer, refusal
 
@@ -25,22 +27,48 @@ RECORD_S: Final = 5.0
 log = logging.getLogger(__name__)
 
 
+class PeerMemory(Protocol):
+    """A sender's memory, out of which its payloads are copied: this host's, or a device's."""
+
+    def covers(self, offset: int, nbytes: int) -> bool:
+        """Whether the range lies inside."""
+        ...
+
+    def copy(self, offset: int, view: memoryview, still_wanted: Callable[[], None]) -> bytes:
+        """In a thread: copy the payload into our own staging; the checksum of the copy. Raises KvRefused."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+Welcome = Callable[[Link, float], Awaitable[PeerMemory]]
+"""Receives a sender's memory at the start of a connection, within so many seconds."""
+
+
 class Intake:
     """What all connections of a receiver share: the tickets, the threads, and who is idle (oldest first)."""
 
-    def __init__(self, tickets: Tickets, threads: ThreadPoolExecutor, max_idle: int) -> None:
+    def __init__(
+        self, tickets: Tickets, threads: ThreadPoolExecutor, max_idle: int, landing: Landing | None = None
+    ) -> None:
         self._tickets = tickets
         self._threads = threads
         self._max_idle = max_idle
+        self._landing = landing
         self._idle: dict[Link, None] = {}
 
-    async def serve(self, link: Link, *, local: bool) -> None:
-        """Talk to one peer until it leaves, misbehaves or is idle for too long."""
-        memory: shm.PeerMemory | None = None
+    async def serve(self, link: Link, welcome: Welcome | None) -> None:
+        """Talk to one peer until it leaves, misbehaves or is idle for too long.
+
+        `welcome` hears of the memory that its payloads lie in; without, they come over the link.
+        """
+        memory: PeerMemory | None = None
         try:
             self._waits(link)
-            if local:
-                memory = await shm.welcome(link, RECORD_S)
+            if welcome is not None:
+                memory = await welcome(link, RECORD_S)
                 link.say(pack_answer(Answer.GO))
             patience = RECORD_S
             while True:
@@ -60,10 +88,12 @@ class Intake:
                 memory.close()
             link.close()
 
-    async def _take_in(self, link: Link, opening: Opening, memory: shm.PeerMemory | None) -> None:
+    async def _take_in(self, link: Link, opening: Opening, memory: PeerMemory | None) -> None:
+        if opening.kind is Kind.WRITE and memory is None and self._landing is not None:
+            return await self._landing.take_in(link, opening)
         if opening.kind is not Kind.PUSH or (memory is None and opening.offset):
             raise MalformedMessage("KV push", OPENING_BYTES, f"{opening.kind.name} at {opening.offset}")
-        push = self._tickets.claim(opening, link)
+        push = self._tickets.claim(opening, link.cut)
         error: BatonError | None = Draining("the KV receiver is closing")  # unless told otherwise below
         try:
             if memory is not None and not memory.covers(opening.offset, opening.length):
@@ -88,7 +118,7 @@ class Intake:
         self._idle[link] = None
 
 
-def _transfer(link: Link, push: Push, opening: Opening, memory: shm.PeerMemory | None) -> None:
+def _transfer(link: Link, push: Push, opening: Opening, memory: PeerMemory | None) -> None:
     """In a thread: let the payload come, verify it where it lies, answer. Raises KvRefused or OSError."""
     view = push.view
     link.put(pack_answer(Answer.GO))

@@ -23,6 +23,10 @@ class PeerLeft(ConnectionError):
     """Raised when the other end, or a `cut` of ours, ended the connection."""
 
 
+class NotBegun(ConnectionError):
+    """Raised when a receiver could not be reached, or left before it answered the opening."""
+
+
 class Link:
     """A connection. Everything but `cut` belongs to one user at a time."""
 
@@ -97,6 +101,13 @@ class Link:
     def peer_credentials(self, size: int) -> bytes:
         """Of the process at the other end of a unix socket, as the kernel vouches for them."""
         return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+
+    def keep_alive(self, seconds: int) -> None:
+        """Of TCP: end the connection once the other end's machine has been silent for so long, even if none waits."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", seconds // 2), ("TCP_KEEPINTVL", seconds // 8), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, name):  # not on every platform
+                self._sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), max(1, value))
 
     def cut(self) -> None:
         """End the connection from any thread; a thread blocked in it wakes with PeerLeft. Idempotent."""

@@ -13,10 +13,11 @@ from typing import Final, Self
 
 from shared.config import KvSettings
 from shared.errors import Draining, Unavailable
-from shared.kv import Expected, shm, tcp
+from shared.kv import Expected, cuda_ipc, mooncake, shm, tcp
 from shared.kv.arena import Arena
-from shared.kv.intake import Intake
+from shared.kv.intake import Intake, Welcome
 from shared.kv.link import Link
+from shared.kv.mooncake_receiver import Landing
 from shared.kv.tickets import Tickets
 from shared.messages import Endpoint
 from shared.tasks import Tasks
@@ -28,34 +29,44 @@ log = logging.getLogger(__name__)
 
 
 class Receiver:
-    """A KvReceiver over TCP and, where the platform can, shared memory."""
+    """A KvReceiver over TCP and, where the platform can, shared memory and device memory; by Mooncake where told to."""
 
     def __init__(self, settings: KvSettings, arena: Arena) -> None:
         max_idle = settings.max_transfers + 16  # moving ones come on top, no more than max_transfers
         self._tickets = Tickets(arena, settings.max_transfers)
         self._threads = ThreadPoolExecutor(settings.max_transfers, thread_name_prefix="kv-receive")
-        self._intake = Intake(self._tickets, self._threads, max_idle)
+        self._mooncake = mooncake.opened(settings, arena)
+        self._landing: Landing | None = None
+        if self._mooncake is not None:
+            self._landing = Landing(self._mooncake, self._tickets, self._threads, settings.mooncake_grace_s)
+        self._intake = Intake(self._tickets, self._threads, max_idle, self._landing)
         self._tasks = Tasks("kv receiver", limit=2 * (max_idle + settings.max_transfers))
         self._closed = False
         listener = tcp.listen(settings.host, settings.port)
-        self._listeners = [(Link(listener), False)]
+        self._listeners: list[tuple[Link, Welcome | None]] = [(Link(listener), None)]
         self.endpoints = [Endpoint(tcp.TRANSPORT, tcp.address_of(listener, settings.advertise))]
+        if self._mooncake is not None:
+            self.endpoints.insert(0, self._mooncake.endpoint(self.endpoints[0].address))
         local = shm.listen() if settings.shared_memory else None
         if local is not None:
-            self._listeners.append((Link(local), True))
+            self._listeners.append((Link(local), shm.welcome))
             self.endpoints.insert(0, Endpoint(shm.TRANSPORT, shm.address_of(local)))
+        between_devices = cuda_ipc.listen(arena) if settings.shared_memory else None
+        if between_devices is not None:
+            self._listeners.append((Link(between_devices), partial(cuda_ipc.welcome, arena=arena)))
+            self.endpoints.insert(0, Endpoint(cuda_ipc.TRANSPORT, shm.address_of(between_devices)))
 
     @classmethod
     async def open(cls, settings: KvSettings, arena: Arena) -> Self:
         """Listen as the settings say. Raises ConfigError when the address cannot be listened on."""
         receiver = cls(settings, arena)
-        for listener, is_local in receiver._listeners:
-            _ = receiver._tasks.spawn(receiver._accept(listener, local=is_local), name="kv accept")
+        for listener, welcome in receiver._listeners:
+            _ = receiver._tasks.spawn(receiver._accept(listener, welcome), name="kv accept")
         return receiver
 
     @property
     def expected(self) -> int:
-        """Pushes granted, moving, or arrived and not taken yet."""
+        """Pushes granted, moving, or arrived and not taken yet; and those given up that may still be written to."""
         return len(self._tickets)
 
     @property
@@ -79,10 +90,13 @@ class Receiver:
         self._tickets.close(Draining("the KV receiver is closing"))
         stuck = await self._tasks.close(CLOSE_S)
         self._threads.shutdown(wait=not stuck)
+        if self._mooncake is not None and self._landing is not None:
+            self._mooncake.close()
+            self._landing.close()
         for listener, _ in self._listeners:
             listener.close()
 
-    async def _accept(self, listener: Link, *, local: bool) -> None:
+    async def _accept(self, listener: Link, welcome: Welcome | None) -> None:
         while True:
             try:
                 sock = await listener.accept()
@@ -90,9 +104,9 @@ class Receiver:
                 log.warning("cannot accept a KV connection: %s", error)
                 await asyncio.sleep(_BREATH_S)
                 continue
-            link = Link(sock) if local else tcp.accepted(sock)
+            link = Link(sock) if welcome else tcp.accepted(sock)
             try:
-                task = self._tasks.spawn(self._intake.serve(link, local=local), name="kv connection")
+                task = self._tasks.spawn(self._intake.serve(link, welcome), name="kv connection")
                 task.add_done_callback(partial(_closed, link))
             except Unavailable:  # more connections than may be idle or moving, before their tasks could run
                 link.close()

@@ -8,30 +8,33 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from shared.config import KvSettings
 from shared.errors import DeadlineExceeded, Draining, KvRefused, MalformedMessage, WorkerLost
 from shared.failpoints import failpoint
-from shared.kv import Staging, shm, tcp
+from shared.kv import Staging, cuda_ipc, mooncake, shm, tcp
 from shared.kv.arena import Arena, Range
+from shared.kv.device_arena import DeviceArena
 from shared.kv.growth import Growing
 from shared.kv.layout import checksum
-from shared.kv.link import Link, PeerLeft, aside
+from shared.kv.link import Link, NotBegun, PeerLeft, aside
+from shared.kv.mooncake_sender import Writes
 from shared.kv.pool import Pool
-from shared.kv.wire import ANSWER_BYTES, Answer, Opening, opening_for, parse_answer, refusal
+from shared.kv.wire import ANSWER_BYTES, Answer, Kind, Opening, opening_for, parse_answer, refusal
 from shared.messages import Endpoint, KvGrant
+from shared.tasks import unbroken
 
 CONNECT_S: Final = 2.0
 """How long one endpoint may take to answer before the next is tried."""
 MOST_GROWING: Final = 8
 """Buffers pushed while they grow, at once; never more than half of all."""
 _MAX_ENDPOINTS: Final = 8
-
-
-class NotBegun(ConnectionError):
-    """Raised when a receiver could not be reached, or left before it answered the opening."""
+_MAX_APART: Final = 1024
+_IN_PLACE: Final = (cuda_ipc.TRANSPORT, shm.TRANSPORT)
+"""Ways by which the receiver reads our staging itself, and must know where."""
 
 
 class Sender:
@@ -39,10 +42,13 @@ class Sender:
 
     def __init__(self, arena: Arena, settings: KvSettings) -> None:
         self._arena = arena
+        engine = mooncake.opened(settings, arena)
+        self._writes = None if engine is None else Writes(engine, settings.max_transfers)
         self._threads = ThreadPoolExecutor(settings.max_transfers, thread_name_prefix="kv-send")
         self._turn = asyncio.Semaphore(settings.max_transfers)
         self._most_growing = min(MOST_GROWING, settings.max_transfers // 2)
         self._growing = 0
+        self._apart: set[str] = set()  # receivers' addresses, whose device cannot read ours
         self._pool = Pool(settings.max_transfers)
         self._moving: set[Link] = set()
         self._closed = False
@@ -50,12 +56,12 @@ class Sender:
     @property
     def links(self) -> int:
         """Connections to receivers, moving and kept."""
-        return len(self._pool) + len(self._moving)
+        return len(self._pool) + len(self._moving) + (0 if self._writes is None else self._writes.links)
 
     @property
     def may_grow(self) -> bool:
-        """Whether one more buffer may be pushed while it grows."""
-        return self._growing < self._most_growing
+        """Whether one more buffer may be pushed while it grows. By Mooncake each goes whole."""
+        return self._writes is None and self._growing < self._most_growing
 
     async def push_growing(self, growing: Growing, grant: KvGrant) -> str:
         """Push a buffer as it becomes final, over TCP, for a receiver cannot know how far it may copy; see KvSender."""
@@ -69,8 +75,9 @@ class Sender:
         """Push the buffer as the grant allows; the transport used.
 
         Raises KvRefused (the receiver said no), WorkerLost (it cannot be reached or went away), DeadlineExceeded, or
-        Draining when this sender closes. In every case, cancellation included, we read the range no more. A receiver
-        on this host may do so for a moment after a cancellation, and then notices by the checksum.
+        Draining when this sender closes. In every case, cancellation included, we read the range no more; or it is
+        pinned, see `mooncake_sender`. A receiver on this host may read it for a moment after a cancellation, and then
+        notices by the checksum.
         """
         return await self._push(staging, grant)
 
@@ -95,28 +102,70 @@ class Sender:
         self._pool.close()
         for link in self._moving:
             link.cut()
+        if self._writes is not None:
+            await self._writes.close()
         self._threads.shutdown(wait=True)  # a cut thread ends within a chunk's time
 
     async def _to_first_reachable(self, payload: Staging | Growing, grant: KvGrant) -> str:
         missed = []
         for endpoint in grant.endpoints[:_MAX_ENDPOINTS]:
             if self._usable(endpoint, payload):
+                if endpoint.transport != cuda_ipc.TRANSPORT:
+                    await self._to_host(payload)
                 try:
                     await self._to(endpoint, payload, grant)
+                except KvRefused as error:
+                    self._doubt(endpoint, error)
+                    raise
                 except NotBegun as error:
+                    self._doubt(endpoint, error.__cause__)
                     missed.append(f"{endpoint.transport} {endpoint.address}: {error}")
                 else:
                     return endpoint.transport
         raise NotBegun(f"no endpoint can be reached ({'; '.join(missed) or 'none is of a kind that we can use'})")
 
     def _usable(self, endpoint: Endpoint, payload: Staging | Growing) -> bool:
+        ours = isinstance(payload, Range) and payload.arena is self._arena
         if endpoint.transport == shm.TRANSPORT:
-            ours = isinstance(payload, Range) and payload.arena is self._arena and self._arena.fd is not None
-            return ours and shm.reachable(endpoint.address)
+            return ours and self._arena.fd is not None and shm.reachable(endpoint.address)
+        if endpoint.transport == mooncake.TRANSPORT:
+            return ours and self._writes is not None and self._writes.usable(endpoint)
+        if endpoint.transport == cuda_ipc.TRANSPORT:
+            return ours and self._on_device(payload) and self._between_devices(endpoint)
         return endpoint.transport == tcp.TRANSPORT
 
+    def _on_device(self, payload: Staging | Growing) -> bool:
+        return isinstance(payload, Range) and payload.offset in self._arena.on_device
+
+    def _between_devices(self, endpoint: Endpoint) -> bool:
+        device = self._arena.device
+        apart = endpoint.address in self._apart
+        return device is not None and not apart and cuda_ipc.reachable(endpoint.address, device)
+
+    def _doubt(self, endpoint: Endpoint, error: BaseException | None) -> None:
+        """Remember a receiver whose device cannot read ours: the next buffer goes another way at once."""
+        if endpoint.transport == cuda_ipc.TRANSPORT and isinstance(error, KvRefused) and error.reason == "memory":
+            if len(self._apart) >= _MAX_APART:
+                self._apart.clear()
+            self._apart.add(endpoint.address)
+
+    async def _to_host(self, payload: Staging | Growing) -> None:
+        """Bring a buffer that lies on our device to where every other transport finds it."""
+        device = self._arena.device
+        if device is None or not isinstance(payload, Range) or not self._on_device(payload):
+            return
+        copy = partial(device.to_host, payload.offset, payload.view, self._still_open)
+        await unbroken(_in_thread(self._threads, copy))
+        self._arena.on_device.discard(payload.offset)
+
+    def _still_open(self) -> None:
+        if self._closed:
+            raise PeerLeft("this sender is closing")
+
     async def _to(self, endpoint: Endpoint, payload: Staging | Growing, grant: KvGrant) -> None:
-        offset = payload.offset if endpoint.transport == shm.TRANSPORT and isinstance(payload, Range) else 0
+        if endpoint.transport == mooncake.TRANSPORT and self._writes is not None and isinstance(payload, Range):
+            return await self._writes.push(endpoint, payload, opening_for(grant, payload.nbytes, kind=Kind.WRITE))
+        offset = payload.offset if endpoint.transport in _IN_PLACE and isinstance(payload, Range) else 0
         opening = opening_for(grant, payload.nbytes if isinstance(payload, Growing) else len(payload.view), offset)
         kept = self._pool.take(endpoint)
         if kept is not None:
@@ -132,6 +181,8 @@ class Sender:
             async with asyncio.timeout(CONNECT_S):
                 if endpoint.transport == shm.TRANSPORT and self._arena.fd is not None:
                     return await shm.connect(endpoint.address, self._arena.fd, self._arena.size)
+                if endpoint.transport == cuda_ipc.TRANSPORT and self._arena.device is not None:
+                    return await cuda_ipc.connect(endpoint.address, self._arena.device)
                 return await tcp.connect(endpoint.address)
         except (OSError, KvRefused, MalformedMessage) as error:
             raise NotBegun(str(error) or f"no answer within {CONNECT_S:g} s") from error
@@ -142,7 +193,7 @@ class Sender:
         try:
             if self._closed:
                 raise NotBegun("this sender is closing")
-            send = _sending(payload, by_tcp=endpoint.transport == tcp.TRANSPORT)
+            send = _sending(payload, endpoint.transport, self._arena.device)
             await aside(self._threads, link, partial(_talk, link, opening, send))
             healthy = True
         finally:
@@ -153,12 +204,21 @@ class Sender:
                 link.close()
 
 
-def _sending(payload: Staging | Growing, *, by_tcp: bool) -> Callable[[Link], bytes]:
-    """What sends a payload in a thread and returns its checksum. By shared memory there is nothing to send."""
+def _sending(payload: Staging | Growing, transport: str, device: DeviceArena | None) -> Callable[[Link], bytes]:
+    """What sends a payload in a thread and returns its checksum. What is read in place is only summed up."""
     if isinstance(payload, Growing):
         return partial(tcp.send_growing, growing=payload)
     view = payload.view
-    return partial(tcp.send, view=view) if by_tcp else lambda link: checksum(view, link.still_wanted)
+    if transport == cuda_ipc.TRANSPORT and device is not None and isinstance(payload, Range):
+        place = payload.offset, len(view)
+        return lambda link: device.checksum(*place, link.still_wanted)
+    return (
+        partial(tcp.send, view=view) if transport == tcp.TRANSPORT else lambda link: checksum(view, link.still_wanted)
+    )
+
+
+async def _in_thread(threads: ThreadPoolExecutor, work: Callable[[], None]) -> None:
+    await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
 def _talk(link: Link, opening: Opening, send: Callable[[Link], bytes]) -> None:
@@ -172,7 +232,9 @@ def _talk(link: Link, opening: Opening, send: Callable[[Link], bytes]) -> None:
         raise NotBegun(str(error)) from error
     if answer is Answer.GO:
         failpoint("kv.pushing")
-        link.put(send(link))
+        digest = send(link)
+        with suppress(BrokenPipeError):  # a receiver that cannot copy has said so already
+            link.put(digest)
         answer = _answer(link)
     if answer is not Answer.DONE:
         raise refusal(answer)

@@ -1,7 +1,7 @@
 """Granted pushes: who may push how much until when, and who owns the staging meanwhile.
 
 Owns each push from its grant until its buffer is handed to whoever awaits it; every path out of that releases the
-staging exactly once, a thread that still writes into it included. Must not touch sockets except to cut a link.
+staging exactly once, a thread or a peer that still writes into it included. Must not touch sockets.
 """
 
 import asyncio
@@ -14,13 +14,12 @@ from enum import Enum, auto
 from shared.errors import BatonError, Cancelled, DeadlineExceeded, KvRefused, Overloaded
 from shared.kv import Staging
 from shared.kv.arena import Arena
-from shared.kv.link import Link
 from shared.kv.wire import TICKET_BYTES, Answer, Opening, refusal, request_mark
 
 
 class _Phase(Enum):
     GRANTED = auto()  # the ticket is good
-    MOVING = auto()  # a thread writes into the staging
+    MOVING = auto()  # a thread or a peer writes into the staging
     ARRIVED = auto()  # verified; nobody took it yet
     OVER = auto()  # handed over, or ended
 
@@ -37,7 +36,7 @@ class Push:
         self._staging = staging
         self._on_end = on_end
         self._phase = _Phase.GRANTED
-        self._link: Link | None = None
+        self._cut: Callable[[], None] = _nothing
         self._error: BatonError | None = None
         self._settled = asyncio.Event()
         self._awaited = False
@@ -70,10 +69,10 @@ class Push:
         if self._phase is _Phase.OVER:
             return
         self._error = error
-        if self._phase is _Phase.MOVING and self._link is not None:
+        if self._phase is _Phase.MOVING:
             self._phase = _Phase.OVER
             self._timer.cancel()
-            self._link.cut()
+            self._cut()
         else:
             self._leave()
             self._staging.release()
@@ -91,15 +90,20 @@ class Push:
         """Where the payload goes."""
         return self._staging.view
 
-    def begin(self, link: Link) -> None:
-        """Use the ticket, which is good, up: from now on only `end` releases the staging."""
+    @property
+    def wanted(self) -> bool:
+        """Whether what moves is still waited for."""
+        return self._phase is _Phase.MOVING
+
+    def begin(self, cut: Callable[[], None]) -> None:
+        """Use the ticket, which is good, up: from now on only `end` releases the staging. `cut` hurries it."""
         self.begun = True
         self._phase = _Phase.MOVING
-        self._link = link
+        self._cut = cut
 
     def end(self, error: BatonError | None) -> None:
-        """No thread writes any more; `error` is why the buffer must not be used."""
-        self._link = None
+        """Nobody writes any more; `error` is why the buffer must not be used."""
+        self._cut = _nothing
         if self._phase is _Phase.OVER:  # failed while it moved
             self._on_end(self)
             self._staging.release()
@@ -143,8 +147,11 @@ class Tickets:
         self._pushes.add(push)
         return push
 
-    def claim(self, opening: Opening, link: Link) -> Push:
-        """Use the ticket of an opening. Raises KvRefused; a good ticket with a wrong length is used up all the same."""
+    def claim(self, opening: Opening, cut: Callable[[], None]) -> Push:
+        """Use the ticket of an opening; `cut` is called when nobody waits for its payload any more.
+
+        Raises KvRefused; a good ticket with a wrong length is used up all the same.
+        """
         found = None
         for push in self._pushes:  # every one, and each in constant time: how long it takes tells nothing
             if hmac.compare_digest(push.ticket, opening.ticket) and push.waiting:
@@ -156,7 +163,7 @@ class Tickets:
         if opening.length != found.nbytes:
             detail = f"{opening.length} bytes instead of {found.nbytes}"
             raise self._refuse(found, refusal(Answer.LENGTH, detail))
-        found.begin(link)
+        found.begin(cut)
         return found
 
     def close(self, error: BatonError) -> None:
@@ -168,3 +175,7 @@ class Tickets:
     def _refuse(push: Push, error: KvRefused) -> KvRefused:
         push.fail(error)
         return error
+
+
+def _nothing() -> None:
+    """What moves cannot be cut, or nothing moves."""

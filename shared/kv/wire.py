@@ -1,11 +1,15 @@
 """What goes over a KV connection besides the payload: records of fixed size, so that no peer decides what we read.
 
     sender                                        receiver
-    shm only, once: HELLO with the memfd  ->
+    shm only, once: HELLO with the memfd  ->      (cuda_ipc: with a record of how to open the device's memory)
                                           <-      GO, or a refusal
     per push: PUSH                        ->
                                           <-      GO, or a refusal: the ticket is looked at before any payload moves
     payload (tcp), then its checksum      ->
+                                          <-      DONE, or a refusal
+    per one-sided write: WRITE            ->
+                                          <-      GO and the address to write to, or a refusal
+    once the write is over: the word      ->
                                           <-      DONE, or a refusal
 
 Pure. After a refusal the receiver closes the connection. Integers are big endian.
@@ -27,9 +31,13 @@ TICKET_BYTES: Final = 16
 _MAGIC: Final = b"BtKV"
 _OPENING: Final = struct.Struct("!4sHH16s16sQQ")
 _ANSWER: Final = struct.Struct("!4sHH")
+_ADDRESS: Final = struct.Struct("!Q")
+_WORD: Final = struct.Struct("!4sHH16s")
 
 OPENING_BYTES: Final = _OPENING.size
 ANSWER_BYTES: Final = _ANSWER.size
+ADDRESS_BYTES: Final = _ADDRESS.size
+WORD_BYTES: Final = _WORD.size
 
 
 class Kind(IntEnum):
@@ -37,6 +45,7 @@ class Kind(IntEnum):
 
     HELLO = 1
     PUSH = 2
+    WRITE = 3
 
 
 class Answer(IntEnum):
@@ -60,6 +69,15 @@ _REFUSALS: Final = {
     Answer.MALFORMED: ("malformed", "the record is none of the KV protocol"),
     Answer.MEMORY: ("memory", "the sender's shared memory cannot be used"),
 }
+
+
+class Outcome(IntEnum):
+    """How a one-sided write ended, by its sender's word. Numbers are never reused."""
+
+    NEVER = 0  # it was not begun
+    WRITTEN = 1  # all of it; the checksum is good
+    UNWANTED = 2  # all of it, but the push had been given up before
+    BROKEN = 3  # some of it, and more may come
 
 
 class VersionDiffers(MalformedMessage):
@@ -112,6 +130,33 @@ def parse_answer(data: bytes) -> Answer:
         raise MalformedMessage("KV answer", len(data), f"number {number}") from error
 
 
+def pack_address(address: int) -> bytes:
+    """Where in the receiver's memory a write is to go; follows GO."""
+    return _ADDRESS.pack(address)
+
+
+def parse_address(data: bytes) -> int:
+    """From bytes."""
+    (address,) = _ADDRESS.unpack(data)
+    return int(address)
+
+
+def pack_word(outcome: Outcome, checksum: bytes = bytes(16)) -> bytes:
+    """What the sender of a one-sided write says when it is over."""
+    return _WORD.pack(_MAGIC, WIRE_VERSION, outcome, checksum)
+
+
+def parse_word(data: bytes) -> tuple[Outcome, bytes]:
+    """From bytes: the outcome, and the checksum of what was written. Raises MalformedMessage."""
+    magic, version, number, checksum = _WORD.unpack(data)
+    if magic != _MAGIC or version != WIRE_VERSION:
+        raise MalformedMessage("word on a KV write", len(data))
+    try:
+        return Outcome(number), checksum
+    except ValueError as error:
+        raise MalformedMessage("word on a KV write", len(data), f"outcome {number}") from error
+
+
 def refusal(answer: Answer, detail: str = "") -> KvRefused:
     """The error that an answer stands for."""
     reason, sentence = _REFUSALS.get(answer, ("malformed", f"unexpected answer {answer.name}"))
@@ -143,7 +188,7 @@ def request_mark(key: str) -> bytes:
     return xxhash.xxh3_128_digest(key.encode())
 
 
-def opening_for(grant: KvGrant, length: int, offset: int = 0) -> Opening:
+def opening_for(grant: KvGrant, length: int, offset: int = 0, kind: Kind = Kind.PUSH) -> Opening:
     """How a sender begins the push that a grant allows."""
     mark = request_mark(push_key(grant.request_id, grant.attempt))
-    return Opening(Kind.PUSH, grant.ticket, mark, length, offset)
+    return Opening(kind, grant.ticket, mark, length, offset)

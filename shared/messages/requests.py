@@ -131,7 +131,7 @@ class KvReadyEvent(Message, frozen=True, tag="kv.event"):
 class Endpoint(Value, frozen=True):
     """Where a KV buffer may be pushed."""
 
-    transport: Name  # tcp | shm
+    transport: Name  # tcp | shm | mooncake | cuda_ipc
     address: Name  # host:port, or the name of an abstract unix socket
 
 
