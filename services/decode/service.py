@@ -25,7 +25,7 @@ class Decode:
 
     def prepare(self, config: Config) -> None:
         """Import the engine and load the tokenizer."""
-        self._model = open_model(config)
+        self._model = open_model(config, self.role)
 
     async def open(self, instance: Instance, stack: AsyncExitStack) -> None:
         """Start the engine, open the way in for KV, then listen."""

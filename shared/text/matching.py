@@ -41,6 +41,21 @@ class Matcher:
         """The text is complete, and nothing can follow."""
         return self._inner.is_stopped() and self._inner.is_accepting()
 
+    @property
+    def accepting(self) -> bool:
+        """The text may end here."""
+        return self._inner.is_accepting()
+
+    def refusal(self) -> BadRequest:
+        """Say why nothing may follow a text that may not end here either."""
+        try:
+            row = memoryview(bytearray(self.row_bytes))
+            self.write(row)
+            self.allow(row, ())
+        except BadRequest as error:
+            return error
+        return BadRequest(f"{self._name} {trouble('NoExtension')}")
+
     def take(self, token: int) -> None:
         """The text goes on with this token. Raises BadRequest when it may not, or the language becomes too costly."""
         self._inner.consume_token(token)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from shared.config import Config
 from shared.config.groups import in_group
-from shared.engine import Engine
+from shared.engine import Engine, OnDevice, Staged
 from shared.engine.opening import open_engine
 from shared.errors import ConfigError, LeaseLost
 from shared.instance import Instance
 from shared.kv import shm
 from shared.kv.arena import Arena
-from shared.messages import Health, State
+from shared.messages import Health, Role, State
 from shared.models import resolve
 from shared.models.spec import ModelSpec
 from shared.policy.placement import FleetView, ViewRules
@@ -43,7 +43,7 @@ class Model:
     engine: Engine
 
 
-def open_model(config: Config) -> Model:
+def open_model(config: Config, role: Role) -> Model:
     """Make the model of this instance's scenario, as its group wants it. Raises ConfigError."""
     name = config.instance.scenario
     settings = config.scenarios.get(name)
@@ -52,16 +52,21 @@ def open_model(config: Config) -> Model:
     settings = in_group(settings, config.instance.group)
     spec = resolve(settings.model, settings.engine, settings.engine_options)
     tokenizer = open_tokenizer(spec)
-    return Model(spec, tokenizer, open_engine(settings, spec, tokenizer))
+    return Model(spec, tokenizer, open_engine(settings, spec, tokenizer, role=role))
 
 
 async def open_standing(instance: Instance, model: Model, stack: AsyncExitStack) -> Standing:
     """Start the engine and gather the rest. Raises EngineFailed."""
     spec, tokenizer, engine = model.spec, model.tokenizer, model.engine
-    stack.push_async_callback(engine.close)
-    await engine.start()
-    arena = Arena(instance.config.kv.staging_mb * MIB)
+    arena = Arena(instance.config.kv.staging_mb * MIB, shared=isinstance(engine, Staged))
     stack.callback(arena.close)
+    stack.push_async_callback(engine.close)
+    if isinstance(engine, Staged):
+        engine.stage(arena)
+    await engine.start()
+    device_mb = instance.config.kv.device_staging_mb
+    if device_mb and isinstance(engine, OnDevice):
+        await engine.stage_on_device(arena, device_mb * MIB)
     await asyncio.to_thread(arena.touch, TOUCHED_BYTES)
     metrics = WorkerMetrics(instance.telemetry.registry)
     fleet = instance.config.fleet

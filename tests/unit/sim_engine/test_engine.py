@@ -133,7 +133,7 @@ async def test_the_end_of_the_text_comes_by_itself_where_it_is_asked_for() -> No
 
 def test_engines_open_by_name() -> None:
     spec = resolve("any", "sim", {})
-    with pytest.raises(ConfigError, match="not built in yet"):
+    with pytest.raises(ConfigError, match="engine vllm needs vLLM"):
         open_engine(ScenarioSettings(model="any", engine="vllm"), spec)
     with pytest.raises(ConfigError, match="none of torch, vllm, sim"):
         open_engine(ScenarioSettings(model="any", engine="abacus"), spec)
