@@ -23,9 +23,11 @@ GRACE_S = 3.0
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
+def _no_thread_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
+    if _shares_engines(request):
+        return
     deadline = time.monotonic() + GRACE_S
     while left := [thread.name for thread in threading.enumerate() if thread not in before and thread.is_alive()]:
         if time.monotonic() > deadline:
@@ -35,8 +37,13 @@ def _no_thread_is_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_task_is_left(request: pytest.FixtureRequest, _no_thread_is_left: None) -> None:
-    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)) and not _shares_engines(request):
         request.getfixturevalue("_task_watch")  # first of the async fixtures, so it is torn down last
+
+
+def _shares_engines(request: pytest.FixtureRequest) -> bool:
+    """Engines of vLLM, with threads and tasks of their own, outlive the test that starts them."""
+    return request.node.get_closest_marker("vllm") is not None
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from shared.config import ScenarioSettings
-from shared.engine import Engine, Sampled, Sequence
+from shared.engine import Engine, Sampled, Sequence, Staged
 from shared.engine.opening import open_engine
 from shared.errors import BatonError
 from shared.messages import Finish, Sampling, Stopping
 from shared.models import ModelSpec, resolve
+from tests.vllm_pool import VllmPool
 
 DEADLINE_S = 30.0
 PROMPT = [84, 104, 101, 32, 102, 111, 120, 32, 105, 115]
@@ -30,9 +31,16 @@ def sequence(
     return Sequence(key, tokens, prompt_tokens or len(tokens), chosen, stopping or Stopping(max_tokens=12))
 
 
+def memory_for(engine: Engine, content: bytes) -> memoryview:
+    """What the engine can use as a buffer, with that content."""
+    if isinstance(engine, Staged):
+        return VllmPool.memory(content)
+    return memoryview(bytearray(content))
+
+
 def buffer_for(engine: Engine, tokens: int) -> memoryview:
     """Full of another request's bytes."""
-    return memoryview(bytearray(b"\xa5" * engine.info.kv_bytes(tokens)))
+    return memory_for(engine, b"\xa5" * engine.info.kv_bytes(tokens))
 
 
 def assert_empty(engine: Engine) -> None:
@@ -109,6 +117,12 @@ class Worker:
             text.append(first.token_id)
         return text[len(tokens) :]
 
+    async def leave(self) -> None:
+        """Read no more, of an engine that others will use."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
     async def close(self) -> None:
         """Close the engine; its steps must end with it."""
         await self.engine.close()
@@ -165,8 +179,11 @@ class House:
         spec = self.spec(chosen)
         if eos_ids is not None:
             spec = replace(spec, eos_ids=eos_ids)
-        engine = open_engine(ScenarioSettings(model="any", engine=self.kind, engine_options=chosen), spec)
-        await engine.start()
+        if self.kind == "vllm":
+            engine = await VllmPool.engine(spec, chosen)
+        else:
+            engine = open_engine(ScenarioSettings(model="any", engine=self.kind, engine_options=chosen), spec)
+            await engine.start()
         worker = Worker(engine, reads=reads)
         self._open.append(worker)
         return worker
@@ -174,7 +191,12 @@ class House:
     async def close(self) -> None:
         """Close all, and look for what they have left."""
         for worker in self._open:
-            await worker.close()
+            if self.kind == "vllm":
+                await worker.leave()
+                await VllmPool.give_back(worker.engine)
+            else:
+                await worker.close()
+        VllmPool.forget_memory()
 
 
 @asynccontextmanager

@@ -21,10 +21,31 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(params=["sim", "torch", pytest.param("torch on cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As small as vLLM's attention on CPU allows."""
+    pytest.importorskip("vllm")
+    from tests.tiny_models import edit, make
+
+    directory = tmp_path_factory.mktemp("llama")
+    make("llama", directory, head_dim=32, max_position_embeddings=1024)
+    edit(directory, eos_token_id=None)
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    return directory
+
+
+@pytest.fixture(
+    params=[
+        "sim",
+        "torch",
+        pytest.param("torch on cuda", marks=pytest.mark.gpu),
+        pytest.param("vllm", marks=pytest.mark.vllm),
+    ]
+)
 async def engines(request: pytest.FixtureRequest) -> AsyncIterator[House]:
     kind, _, device = request.param.partition(" on ")
-    directory = request.getfixturevalue("tiny_model") if kind == "torch" else None
+    model = {"torch": "tiny_model", "vllm": "tiny_llama"}.get(kind)
+    directory = None if model is None else request.getfixturevalue(model)
     options = {"device": device, "dtype": "float32"} if device else {}
     async with house(kind, directory, **options) as made:
         yield made

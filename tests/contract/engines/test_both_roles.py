@@ -63,6 +63,8 @@ GROWING = {"prefill_chunk": 100, "num_blocks": 400, "max_model_len": 1024}
 
 def growing(engines: House) -> dict[str, int]:
     """A prompt of 1000 tokens takes several chunks in each engine."""
+    if engines.kind == "vllm":
+        pytest.skip("vLLM's KV leaves when the prompt is complete")
     return {name: value for name, value in GROWING.items() if engines.kind == "torch" or name != "prefill_chunk"}
 
 

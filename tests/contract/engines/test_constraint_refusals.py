@@ -124,6 +124,8 @@ async def test_close_while_a_constraint_is_compiled_ends_whoever_waits(engines: 
 
 
 async def test_a_constrained_sequence_that_is_pushed_out_goes_on_elsewhere(engines: House) -> None:
+    if engines.kind == "vllm":
+        pytest.skip("vLLM computes what it has pushed out again by itself")
     small = {"num_blocks": 40, "max_model_len": 160}
     source, worker = await engines.worker(**LONG), await engines.worker(reads=False, **small)
     asked: dict[str, Any] = {

@@ -71,7 +71,8 @@ async def test_the_text_belongs_to_its_language_whatever_is_drawn(engines: House
     draws += [{"temperature": 0.8, "top_p": 0.9, "top_k": 5}, {"logit_bias": {65: 100.0, 34: -100.0}}]
     wanted = [sequence(f"s{n}", PROMPT, stopping=UP_TO, constraint=language, **draw) for n, draw in enumerate(draws)]
     for sampled in await asyncio.gather(*(relay(prefill, decode, one) for one in wanted)):
-        assert reason(sampled) is Finish.STOP
+        # a language without an end goes on for as long as the model wants
+        assert reason(sampled) is Finish.STOP or (language is WORD and reason(sampled) is Finish.LENGTH)
         assert belongs(text_of(sampled), language), text_of(sampled)
     assert_empty(prefill.engine)
     assert_empty(decode.engine)

@@ -1,0 +1,107 @@
+"""Engines of vLLM for the contract suite. Each takes half a minute to start, so tests with equal options share them.
+
+They live as long as the event loop, which is the session's in `make test-vllm`. All stage their buffers in one arena,
+so that what one has filled another can take in.
+"""
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any, Final
+
+from shared.engine import Engine
+from shared.kv.arena import Arena, Range
+from shared.models import ModelSpec
+
+MOST: Final = 5
+"""Engines that are kept idle; each takes two processes and a gigabyte."""
+ARENA_BYTES: Final = 1 << 30
+BLOCK: Final = 32
+"""Tokens: the least that vLLM's attention on CPU takes."""
+Key = tuple[tuple[str, Any], ...]
+
+
+class VllmPool:
+    """One per session."""
+
+    _arena: Arena | None = None
+    _ranges: list[Range] = []
+    _idle: "OrderedDict[int, tuple[Key, Engine]]" = OrderedDict()
+    _keys: dict[int, Key] = {}
+
+    @classmethod
+    def memory(cls, content: bytes) -> memoryview:
+        """A range of the arena, until `forget_memory`."""
+        taken = cls._get_arena().reserve(max(1, len(content)))
+        cls._ranges.append(taken)
+        view = taken.view[: len(content)]
+        view[:] = content
+        return view
+
+    @classmethod
+    def forget_memory(cls) -> None:
+        """At the end of a test."""
+        while cls._ranges:
+            cls._ranges.pop().release()
+
+    @classmethod
+    async def engine(cls, spec: ModelSpec, chosen: dict[str, Any]) -> Engine:
+        """A started engine that nobody else uses now."""
+        from shared.engine.vllm_engine.engine import VllmEngine
+        from shared.engine.vllm_engine.requests import Requests
+
+        options = translated(chosen)
+        key = tuple(sorted(options.items()))
+        found = next((number for number, (other, _) in reversed(cls._idle.items()) if other == key), None)
+        if found is None:
+            while len(cls._idle) >= MOST:
+                _, (_, oldest) = cls._idle.popitem(last=False)
+                await oldest.close()
+            from shared.text import open_tokenizer
+
+            engine = VllmEngine(spec, options, lambda: open_tokenizer(spec))
+            engine.stage(cls._get_arena())
+            await engine.start()
+        else:
+            engine = cls._idle.pop(found)[1]
+        cls._keys[id(engine)] = key
+        engine._book.info = replace(engine.info, eos_ids=spec.eos_ids)
+        engine._requests = Requests(spec.eos_ids)
+        return engine
+
+    @classmethod
+    async def give_back(cls, engine: Engine) -> None:
+        """Keep it for the next test, if it is well and empty."""
+        key = cls._keys.pop(id(engine), None)
+        for held in engine._book:
+            await engine.release(held.key)
+        if key is None or engine._feed.ended is not None:
+            await engine.close()
+            return
+        engine._feed._unread.clear()
+        cls._idle[id(engine)] = (key, engine)
+
+    @classmethod
+    async def close(cls) -> None:
+        """At the end of the session."""
+        while cls._idle:
+            _, (_, engine) = cls._idle.popitem()
+            await engine.close()
+
+    @classmethod
+    def _get_arena(cls) -> Arena:
+        if cls._arena is None:
+            cls._arena = Arena(ARENA_BYTES, shared=True)
+        return cls._arena
+
+
+def translated(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The suite's options, which are made for blocks of four tokens, for vLLM's."""
+    size = BLOCK if chosen["block_size"] <= BLOCK // 2 and chosen["block_size"] != BLOCK // 4 else 2 * BLOCK
+    blocks = chosen["num_blocks"]
+    return {
+        **{name: value for name, value in chosen.items() if name not in ("block_size", "num_blocks")},
+        "block_size": size,
+        "num_blocks": blocks if blocks == 64 else -(-blocks * 4 // size),
+        "dtype": "float32",
+        "enforce_eager": True,
+    }
