@@ -81,11 +81,12 @@ class VllmPool:
         cls._idle[id(engine)] = (key, engine)
 
     @classmethod
-    async def close(cls) -> None:
-        """At the end of the session."""
+    def end(cls) -> None:
+        """At the end of the session, whose event loop is gone by then."""
         while cls._idle:
             _, (_, engine) = cls._idle.popitem()
-            await engine.close()
+            engine._core.close()
+            engine._hub._folder.cleanup()
 
     @classmethod
     def _get_arena(cls) -> Arena:

@@ -12,7 +12,7 @@ import torch
 
 from shared.config import KvSettings
 from shared.engine.vllm_engine.device import RankDevices
-from shared.engine.vllm_engine.device_rank import DeviceServer
+from shared.engine.vllm_engine.inside.device_rank import DeviceServer
 from shared.errors import WorkerLost
 from shared.kv.arena import Arena, Range
 from shared.kv.cuda_arena import BOUNCE_BYTES, CudaArena

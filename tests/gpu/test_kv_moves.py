@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from shared.engine.vllm_engine.accelerator import Accelerator
 from shared.engine.vllm_engine.geometry import Geometry
-from shared.engine.vllm_engine.moving import Streamed
+from shared.engine.vllm_engine.inside.accelerator import Accelerator
+from shared.engine.vllm_engine.inside.moving import Streamed
+from shared.engine.vllm_engine.inside.rank import Rank
+from shared.engine.vllm_engine.inside.scheduling import Move, Moves
+from shared.engine.vllm_engine.inside.tensors import KvTensor, kv_tensors
 from shared.engine.vllm_engine.notes import Plan, Registered
-from shared.engine.vllm_engine.rank import Rank
-from shared.engine.vllm_engine.scheduling import Move, Moves
-from shared.engine.vllm_engine.tensors import KvTensor, kv_tensors
 from tests.unit.vllm_engine.layouts import BLOCK, LAYOUTS, Wire, model, registered, tensors_of
 
 pytestmark = pytest.mark.gpu

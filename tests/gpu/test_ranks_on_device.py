@@ -14,9 +14,9 @@ import torch
 
 from shared.engine.vllm_engine.device import RankDevices
 from shared.engine.vllm_engine.geometry import Geometry
+from shared.engine.vllm_engine.inside.rank import Rank
+from shared.engine.vllm_engine.inside.scheduling import Move, Moves
 from shared.engine.vllm_engine.notes import Plan, Registered
-from shared.engine.vllm_engine.rank import Rank
-from shared.engine.vllm_engine.scheduling import Move, Moves
 from tests.unit.vllm_engine.layouts import BLOCK, LAYOUTS, Wire, model, registered, tensors_of
 
 pytestmark = pytest.mark.gpu

@@ -73,7 +73,7 @@ class Core:
                 **arguments,
                 skip_tokenizer_init=True,
                 kv_transfer_config=KVTransferConfig(**connector),
-                logits_processors=["shared.engine.vllm_engine.sampler:BatonSampler"],
+                logits_processors=["shared.engine.vllm_engine.inside.sampler:BatonSampler"],
             ).create_engine_config(UsageContext.ENGINE_CONTEXT)
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ConfigError([f"vLLM does not take these engine_options: {_short(error)}"]) from error

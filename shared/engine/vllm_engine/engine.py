@@ -93,12 +93,9 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Start vLLM, which takes from seconds to minutes. Raises ConfigError, or EngineFailed (fatal)."""
-        if self._buffers is None:
-            raise EngineFailed("engine vllm starts with a staging arena", fatal=True)
-        arena = self._buffers.arena
+        arena = self._arena()
         self._hub = hub = Hub(lambda found, devices: self._setup.plan(found, arena, devices), self._troubled)
-        hearing = asyncio.create_task(hub.run(), name="vllm notes")
-        self._background.append(hearing)
+        self._background.append(hearing := asyncio.create_task(hub.run(), name="vllm notes"))
         tokens = asyncio.create_task(asyncio.to_thread(self._setup.languages, self._tokenizer), name="vllm tokenizer")
         try:
             self._core = core = await launched(self._setup, hub, hearing)
@@ -106,20 +103,17 @@ class VllmEngine:
             await asyncio.wait([tokens])
         self._grammars, unsaid_id = tokens.result()
         options, info = self._setup.options, self._setup.info(hub.registrations, core.context)
-        ranks = options.tensor_parallel_size * options.pipeline_parallel_size
-        self._devices = Devices(core.platform, ranks, os.environ)
+        self._devices = Devices(core.platform, options.ranks, os.environ)
         self._prefixes = Prefixes(info.blocks if options.enable_prefix_cache else 0, info.block_tokens)
         self._requests = Requests(info.eos_ids, options.lora, unsaid_id)
         self._book = Book(info, core.vocabulary, self._prefixes)
         self._background.append(asyncio.create_task(self._read(core, self._book), name="vllm steps"))
 
     async def stage_on_device(self, arena: Arena, nbytes: int) -> None:
-        """See shared.engine.OnDevice. Each rank takes so many bytes, of which it uses what is its own of the heads."""
-        del arena  # the one that it was given by `stage`
-        if self._buffers is None or self._core is None or self._hub is None or self._core.platform != "cuda":
-            return
-        paths = [Path(f"{self._hub.devices}-{one.rank}") for one in self._hub.registrations]
-        await self._buffers.open_devices(paths, nbytes)
+        """See shared.engine.OnDevice. The arena is the one that it was given by `stage`."""
+        if arena is self._arena() and self._buffers and self._hub and self._core and self._core.platform == "cuda":
+            paths = [Path(f"{self._hub.devices}-{one.rank}") for one in self._hub.registrations]
+            await self._buffers.open_devices(paths, nbytes)
 
     async def close(self) -> None:
         """See Engine."""
@@ -134,8 +128,6 @@ class VllmEngine:
             await asyncio.to_thread(self._core.close)
         if self._hub is not None:
             self._hub.close()
-
-    # ---- prefill -----------------------------------------------------------------------------------------------------
 
     async def prefill(self, sequence: Sequence, buffer: memoryview, growth: Growth | None = None) -> Prefilled:
         """See Engine. `growth` is never called: vLLM's KV leaves once, when the prompt is complete."""
@@ -159,8 +151,6 @@ class VllmEngine:
         held.exported = True
         if self._buffers is not None:
             self._buffers.complete(held)
-
-    # ---- decode ------------------------------------------------------------------------------------------------------
 
     async def insert(self, sequence: Sequence, kv_tokens: int, buffer: memoryview) -> None:
         """See Engine."""
@@ -259,6 +249,11 @@ class VllmEngine:
         if self._book is None:
             raise EngineFailed("the engine has not started")
         return self._book
+
+    def _arena(self) -> Arena:
+        if self._buffers is None:
+            raise EngineFailed("engine vllm starts with a staging arena", fatal=True)
+        return self._buffers.arena
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run what must be sent, kept until it is."""

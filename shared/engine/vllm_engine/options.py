@@ -14,6 +14,9 @@ from shared.errors import ConfigError
 
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 MEBIBYTE: Final = 1 << 20
+ONE_PROCESS: Final = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""EngineCore computes itself. A rank beside it would wait for each step, and EngineCore for its end, by asking without
+a pause for a second: on a CPU they take the cores from those who compute."""
 OURS: Final = frozenset(
     {
         "model",
@@ -58,6 +61,11 @@ class VllmOptions:
     start_s: float = setting(900.0, between=(1.0, 86_400.0))  # within which it must have loaded
     args: dict[str, Any] = field(default_factory=dict)  # by vLLM's own names
 
+    @property
+    def ranks(self) -> int:
+        """Of a worker."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
 
 def read_options(table: Mapping[str, Any]) -> VllmOptions:
     """The options in `table`. Raises ConfigError with every mistake."""
@@ -93,6 +101,7 @@ def engine_args(options: VllmOptions, directory: Path, platform: str) -> dict[st
         "max_model_len": options.max_model_len or None,
         "max_num_batched_tokens": options.prefill_chunk or None,
         "max_lora_rank": _rank(options),
+        "distributed_executor_backend": ONE_PROCESS if platform == "cpu" and options.ranks == 1 else None,
     }
     return {
         "model": str(directory),

@@ -25,7 +25,7 @@ from shared.text.matching import Grammars
 from shared.text.tokenizer import Tokenizer
 
 CONNECTOR = "BlockFreeConnector"
-CONNECTOR_MODULE = "shared.engine.vllm_engine.connector"
+CONNECTOR_MODULE = "shared.engine.vllm_engine.inside.connector"
 
 
 class Setup:

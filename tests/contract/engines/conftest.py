@@ -1,11 +1,12 @@
 """Every kind of engine, for the contract suite."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.engine_house import House, house
+from tests.vllm_pool import VllmPool
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit(directory, eos_token_id=None, max_position_embeddings=1024)
     (directory / "generation_config.json").unlink(missing_ok=True)
     return directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pool_ends() -> Iterator[None]:
+    yield
+    VllmPool.end()
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from shared.engine.vllm_engine.geometry import share
+from shared.engine.vllm_engine.inside.rank import Rank
+from shared.engine.vllm_engine.inside.tensors import KvTensor, kv_tensors
 from shared.engine.vllm_engine.notes import Plan, Registered
-from shared.engine.vllm_engine.rank import Rank
-from shared.engine.vllm_engine.tensors import KvTensor, kv_tensors
 
 BLOCK = 8
 HEAD = 3

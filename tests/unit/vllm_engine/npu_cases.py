@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from shared.engine.vllm_engine.moving import Accelerator, Column, Mover, Outcome, Straight, Streamed
-from shared.engine.vllm_engine.scheduling import Move
-from shared.engine.vllm_engine.tensors import KvTensor
+from shared.engine.vllm_engine.inside.moving import Accelerator, Column, Mover, Outcome, Straight, Streamed
+from shared.engine.vllm_engine.inside.scheduling import Move
+from shared.engine.vllm_engine.inside.tensors import KvTensor
 from tests.unit.vllm_engine.layouts import LAYOUTS, tensors_of
 
 SENT = Move("r", "t", offset=256, blocks=3, skip=0, ids=(4, 1, 5))

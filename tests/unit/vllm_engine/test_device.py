@@ -11,7 +11,7 @@ import pytest
 from shared.config import KvSettings
 from shared.engine.vllm_engine.device import RankDevices, _Rank
 from shared.engine.vllm_engine.device_notes import MAX_RECORD_BYTES, Fetch, Sum
-from shared.engine.vllm_engine.device_rank import DeviceServer
+from shared.engine.vllm_engine.inside.device_rank import DeviceServer
 from shared.errors import WorkerLost
 from shared.kv.arena import Arena, Range
 from shared.kv.device_arena import DeviceError

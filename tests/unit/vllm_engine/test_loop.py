@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from shared.engine.vllm_engine.geometry import Geometry
-from shared.engine.vllm_engine.moving import Outcome, Straight
+from shared.engine.vllm_engine.inside.moving import Outcome, Straight
+from shared.engine.vllm_engine.inside.rank import Rank
+from shared.engine.vllm_engine.inside.scheduling import COMPLETE, Moves, Scheduling
 from shared.engine.vllm_engine.notes import Ended, Gathered, Loaded, Lost, Plan, Registered, Skipped, Transfer
-from shared.engine.vllm_engine.rank import Rank
-from shared.engine.vllm_engine.scheduling import COMPLETE, Moves, Scheduling
 from tests.unit.vllm_engine.layouts import BLOCK, LAYOUTS, Wire, model, registered, tensors_of
 
 BLOCKS = 14

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shared.engine.vllm_engine.geometry import share
-from shared.engine.vllm_engine.moving import Column, Outcome, Straight, Streamed
-from shared.engine.vllm_engine.scheduling import Move
-from shared.engine.vllm_engine.tensors import KvTensor, kv_tensors
+from shared.engine.vllm_engine.inside.moving import Column, Outcome, Straight, Streamed
+from shared.engine.vllm_engine.inside.scheduling import Move
+from shared.engine.vllm_engine.inside.tensors import KvTensor, kv_tensors
 
 HEADS, TOKENS, SIZE = 2, 8, 6
 BLOCKS = 10

@@ -27,6 +27,12 @@ def test_on_cpu_it_does_not_take_the_whole_memory() -> None:
     assert told("cpu", kv_cache_mb=64)["kv_cache_memory_bytes"] == 64 << 20
 
 
+def test_on_cpu_one_rank_is_enginecore_itself() -> None:
+    assert "UniProc" in str(told("cpu")["distributed_executor_backend"])
+    assert "distributed_executor_backend" not in told("cpu", tensor_parallel_size=2)
+    assert "distributed_executor_backend" not in told("cuda")
+
+
 def test_blocks_are_those_that_sequences_can_use() -> None:
     assert told(num_blocks=10)["num_gpu_blocks_override"] == 11
 

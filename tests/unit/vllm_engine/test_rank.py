@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from shared.engine.vllm_engine.geometry import Geometry
+from shared.engine.vllm_engine.inside.rank import Rank
+from shared.engine.vllm_engine.inside.scheduling import Move, Moves
 from shared.engine.vllm_engine.notes import Gathered, Loaded, Lost, Plan, Registered
-from shared.engine.vllm_engine.rank import Rank
-from shared.engine.vllm_engine.scheduling import Move, Moves
 from shared.errors import ConfigError, EngineFailed
 from tests.unit.vllm_engine.layouts import LAYOUTS, Wire, model, registered, tensors_of
 

@@ -15,9 +15,9 @@ from shared.engine.sampling.draw import Draw, sample
 from shared.engine.sampling.masks import Masks
 from shared.engine.torch_engine.device import resolve
 from shared.engine.torch_engine.sequence import Run
-from shared.engine.vllm_engine.batch import Added, Batch, Troubles
-from shared.engine.vllm_engine.languages import Languages
-from shared.engine.vllm_engine.rows import Row
+from shared.engine.vllm_engine.inside.batch import Added, Batch, Troubles
+from shared.engine.vllm_engine.inside.languages import Languages
+from shared.engine.vllm_engine.inside.rows import Row
 from shared.errors import BadRequest
 from shared.messages import Constraint, Sampling, Stopping
 from shared.text.matching import Grammars

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from shared.engine.vllm_engine.inside.scheduling import COMPLETE, Move, Moves, Scheduling
 from shared.engine.vllm_engine.notes import Ended, FromVllm, Skipped, Transfer
-from shared.engine.vllm_engine.scheduling import COMPLETE, Move, Moves, Scheduling
 
 BLOCK = 16
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.engine.vllm_engine.geometry import Geometry, Share
+from shared.engine.vllm_engine.inside.rank import Rank
+from shared.engine.vllm_engine.inside.scheduling import Move, Moves
+from shared.engine.vllm_engine.inside.tensors import kv_tensors
 from shared.engine.vllm_engine.notes import Plan, Registered
-from shared.engine.vllm_engine.rank import Rank
-from shared.engine.vllm_engine.scheduling import Move, Moves
-from shared.engine.vllm_engine.tensors import kv_tensors
 from shared.errors import ConfigError
 from tests.unit.vllm_engine.layouts import LAYOUTS, Layout, Wire, model, registered, tensors_of
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from shared.engine.vllm_engine import watch
+from shared.engine.vllm_engine.inside import watch
 
 HERE = Path.cwd()
 WATCHER = (
     "import sys, time\n"
-    "from shared.engine.vllm_engine.watch import die_with\n"
+    "from shared.engine.vllm_engine.inside.watch import die_with\n"
     "die_with(int(sys.argv[1])); die_with(int(sys.argv[1]))\n"
     "print('up', flush=True)\n"
     "time.sleep(600)\n"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.engine import Sequence
-from shared.engine.vllm_engine.batch import Added, Batch, Moved
 from shared.engine.vllm_engine.draws import KEY, wanted
+from shared.engine.vllm_engine.inside.batch import Added, Batch, Moved
 
 EOS = frozenset({3})
 UNSAID = 127

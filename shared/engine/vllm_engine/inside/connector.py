@@ -23,12 +23,12 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from vllm.v1.kv_cache_interface import AttentionSpec, MLAAttentionSpec
 
 from shared.engine.vllm_engine.geometry import Share, share
-from shared.engine.vllm_engine.line import DealerLine
+from shared.engine.vllm_engine.inside.line import DealerLine
+from shared.engine.vllm_engine.inside.rank import Rank, Reports
+from shared.engine.vllm_engine.inside.scheduling import Moves, Scheduling
+from shared.engine.vllm_engine.inside.tensors import kv_tensors
+from shared.engine.vllm_engine.inside.watch import die_with
 from shared.engine.vllm_engine.notes import Registered
-from shared.engine.vllm_engine.rank import Rank, Reports
-from shared.engine.vllm_engine.scheduling import Moves, Scheduling
-from shared.engine.vllm_engine.tensors import kv_tensors
-from shared.engine.vllm_engine.watch import die_with
 from shared.errors import ConfigError
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from torch import Tensor
 from shared.engine.sampling.draw import Draw, Place, choose
 from shared.engine.sampling.masks import Allowed, Bits, Bound, Masks
 from shared.engine.vllm_engine.draws import read_wanted
-from shared.engine.vllm_engine.rows import Compile, Row
+from shared.engine.vllm_engine.inside.rows import Compile, Row
 from shared.errors import BadRequest
 
 Troubles = deque[tuple[str, str]]

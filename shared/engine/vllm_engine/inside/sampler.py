@@ -11,9 +11,9 @@ from typing import Any, Final
 import torch
 from vllm.v1.sample.logits_processor import LogitsProcessor, MoveDirectionality
 
-from shared.engine.vllm_engine.batch import Added, Batch, Moved, Troubles
-from shared.engine.vllm_engine.languages import Languages
-from shared.engine.vllm_engine.line import tell
+from shared.engine.vllm_engine.inside.batch import Added, Batch, Moved, Troubles
+from shared.engine.vllm_engine.inside.languages import Languages
+from shared.engine.vllm_engine.inside.line import tell
 from shared.engine.vllm_engine.notes import Troubled
 
 TOKENIZER: Final = "tokenizer"

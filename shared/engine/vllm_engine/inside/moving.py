@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from shared.engine.vllm_engine.accelerator import Accelerator
-from shared.engine.vllm_engine.scheduling import Move
-from shared.engine.vllm_engine.tensors import KvTensor
+from shared.engine.vllm_engine.inside.accelerator import Accelerator
+from shared.engine.vllm_engine.inside.scheduling import Move
+from shared.engine.vllm_engine.inside.tensors import KvTensor
 
 SCRATCH_BYTES: Final = 512 << 20
 """On the device, and in pinned memory, for pieces on their way; vLLM leaves more than that unused."""

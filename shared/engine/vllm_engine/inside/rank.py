@@ -16,13 +16,13 @@ from typing import Final, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from shared.engine.vllm_engine.accelerator import Accelerator
-from shared.engine.vllm_engine.device_rank import DeviceServer
 from shared.engine.vllm_engine.geometry import run
-from shared.engine.vllm_engine.moving import Column, Mover, Outcome, Straight, Streamed
+from shared.engine.vllm_engine.inside.accelerator import Accelerator
+from shared.engine.vllm_engine.inside.device_rank import DeviceServer
+from shared.engine.vllm_engine.inside.moving import Column, Mover, Outcome, Straight, Streamed
+from shared.engine.vllm_engine.inside.scheduling import Move, Moves
+from shared.engine.vllm_engine.inside.tensors import KvTensor
 from shared.engine.vllm_engine.notes import FromVllm, Gathered, Loaded, Lost, Plan, Registered
-from shared.engine.vllm_engine.scheduling import Move, Moves
-from shared.engine.vllm_engine.tensors import KvTensor
 from shared.errors import ConfigError, EngineFailed
 
 PLAN_S: Final = 300.0

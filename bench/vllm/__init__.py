@@ -1,0 +1,30 @@
+"""vLLM's own server against the relay with vLLM in it, and with the torch engine: one model, one machine, one run.
+
+`python -m bench vllm` in an environment that has vLLM (`make test-vllm` makes one), or, with options,
+`python -m bench.vllm --model gemma-3-270m --streams 1 16`. By default a small random Llama is served, so that the front
+ends show: Python before the engines, for every token. With a real model the engines do.
+
+Each server stands alone on the machine while it is measured, and all of them get the same requests: streamed
+completions of prompts of equal length that nobody has cached, each answered by so many tokens. What is equal: dtype,
+threads of each engine process, KV cache of each, the most sequences of a batch, eager execution. What is not: the
+relay is two workers, a gateway, NATS, Redis and a monitor where the server is two processes, and here all share the
+cores with the client. On machines with few cores that counts against the relay; a fleet gives each a machine.
+
+A rank of vLLM on CPU spins on its core for a second after every step, waiting for the next. One server has one rank;
+of the relay's two the prefill's spins while the decode computes. On two cores this is most of what the relay loses
+against vLLM's own server, and it is in `all CPU`; between tokens, and in the front end, it does not show as much.
+"""
+
+from typing import TYPE_CHECKING
+
+from bench.table import Row
+
+if TYPE_CHECKING:
+    from bench.vllm.plan import Plan
+
+
+def rows(plan: "Plan | None" = None) -> list[Row]:
+    """Measure each server at each number of streams."""
+    from bench.vllm.turns import run  # noqa: PLC0415  the client, a process of its own, needs none of it
+
+    return run(plan)
