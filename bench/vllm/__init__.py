@@ -10,9 +10,9 @@ threads of each engine process, KV cache of each, the most sequences of a batch,
 relay is two workers, a gateway, NATS, Redis and a monitor where the server is two processes, and here all share the
 cores with the client. On machines with few cores that counts against the relay; a fleet gives each a machine.
 
-A rank of vLLM on CPU spins on its core for a second after every step, waiting for the next. One server has one rank;
-of the relay's two the prefill's spins while the decode computes. On two cores this is most of what the relay loses
-against vLLM's own server, and it is in `all CPU`; between tokens, and in the front end, it does not show as much.
+vLLM's own server on CPU has a rank process beside its core, as it starts by default; each asks for the other without a
+pause. The relay's engines compute in the core itself (`shared.engine.vllm_engine.options.ONE_PROCESS`), for its two
+workers share the machine.
 """
 
 from typing import TYPE_CHECKING

@@ -84,7 +84,10 @@ def relay(engine: str) -> Server:
             "max_model_len": plan.context,
             **({"enforce_eager": True} if engine == "vllm" else {}),
         }
-        async with vllm_cluster(folder, model, engine=engine, decodes=1, options=options) as cluster:
+        slots = min(plan.most, 64)  # as many prompts of the plan's length as vLLM puts into two of its steps
+        async with vllm_cluster(
+            folder, model, engine=engine, decodes=1, options=options, prefill_slots=slots
+        ) as cluster:
             yield _served(cluster)
 
     return server

@@ -20,7 +20,15 @@ from tests.processes import alive
 READY_S: Final = 600.0
 """Several engines start at once, and each imports vLLM twice. For a hang, never for a verdict."""
 TORCH: Final[dict[str, Any]] = {"dtype": "float32", "kv_cache_mb": 64, "max_model_len": 2048, "max_num_seqs": 32}
-VLLM: Final[dict[str, Any]] = {**TORCH, "block_size": 32, "enforce_eager": True, "threads": 1}
+VLLM: Final[dict[str, Any]] = {
+    **TORCH,
+    "block_size": 32,
+    "enforce_eager": True,
+    "threads": 1,
+    "args": {
+        "distributed_executor_backend": "mp"
+    },  # with a rank of its own, as on devices; the suite of engines has none
+}
 OPTIONS: Final = {"torch": TORCH, "vllm": VLLM}
 LEASE_S: Final = 10.0
 """Where four engines start at once on two cores, Redis waits for its turn too."""
