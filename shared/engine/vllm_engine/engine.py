@@ -257,8 +257,7 @@ class VllmEngine:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run what must be sent, kept until it is."""
-        task = asyncio.create_task(work, name="vllm send")
-        self._sending.add(task)
+        self._sending.add(task := asyncio.create_task(work, name="vllm send"))
         task.add_done_callback(self._sending.discard)
         return task
 
