@@ -68,7 +68,9 @@ class VllmEngine:
     @property
     def info(self) -> EngineInfo:
         """See Engine."""
-        return self._started().info
+        if self._book is None:
+            raise EngineFailed("the engine has not started")
+        return self._book.info
 
     def stage(self, arena: Arena) -> None:
         """See shared.engine.Staged."""
@@ -244,10 +246,8 @@ class VllmEngine:
         return matcher
 
     def _started(self) -> Book:
-        if self._feed.ended is not None:
-            raise self._feed.ended
-        if self._book is None:
-            raise EngineFailed("the engine has not started")
+        if self._feed.ended is not None or self._book is None:
+            raise self._feed.ended or EngineFailed("the engine has not started")
         return self._book
 
     def _arena(self) -> Arena:
