@@ -31,6 +31,7 @@ NAMES: Final = frozenset(
         "prefill.granted",  # a decode has made room; nothing was pushed
         "prefill.pushed",  # the decode has confirmed the KV; the gateway does not know
         "kv.pushing",  # the receiver waits for the payload; nothing of it is sent
+        "kv.writing",  # by Mooncake: the receiver has said where; nothing is written
         "kv.chunk",  # over TCP: before each chunk of the payload
         "decode.granted",  # room is reserved; nothing has come
         "decode.received",  # the KV is here and checked, and in no batch

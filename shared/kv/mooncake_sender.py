@@ -211,7 +211,7 @@ class Writes:
     def _write(self, write: _Write) -> tuple[Outcome, bytes]:
         """In a thread: write; how it ended, and the checksum. Raises PeerLeft when this sender closes meanwhile."""
         try:
-            failpoint("kv.pushing")
+            failpoint("kv.writing")
             if not write.wanted:
                 return Outcome.NEVER, bytes(CHECKSUM_BYTES)
             source = self._mooncake.address_of(write.view)

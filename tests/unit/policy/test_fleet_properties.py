@@ -16,7 +16,9 @@ from shared.policy.plan import GroupPlan, Plan
 from tests.unit.policy.fleet_healing import heal
 from tests.unit.policy.fleet_world import BRISK, PATIENT, FleetWorld
 
-EXAMPLES = int(os.environ.get("BATON_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("BATON_EXAMPLES", "0"))
+"""To look for more: so many examples, others each time. Else they are few, and the same in every run: what is found
+once in thousands of histories is to be looked for, and says nothing of the change whose run happens to find it."""
 INDEX = st.integers(0, 1000)
 SIZES = st.integers(1, 3)
 
@@ -153,7 +155,11 @@ class ChangingFleet(LossyFleet):
 
 TestLossyFleet = LossyFleet.TestCase
 TestLossyFleet.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=EXAMPLES or 50,
+    derandomize=not EXAMPLES,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 TestChangingFleet = ChangingFleet.TestCase
 TestChangingFleet.settings = TestLossyFleet.settings
