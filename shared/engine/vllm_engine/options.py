@@ -98,7 +98,7 @@ def engine_args(options: VllmOptions, directory: Path, platform: str) -> dict[st
         "block_size": options.block_size or None,
         "num_gpu_blocks_override": options.num_blocks + 1 if options.num_blocks else None,  # the first is vLLM's own
         "kv_cache_memory_bytes": kv_cache_mb * MEBIBYTE or None,
-        "max_model_len": options.max_model_len or None,
+        "max_model_len": options.max_model_len or -1,  # -1: what the KV cache holds, the model's context at most
         "max_num_batched_tokens": options.prefill_chunk or None,
         "max_lora_rank": _rank(options),
         "distributed_executor_backend": ONE_PROCESS if platform == "cpu" and options.ranks == 1 else None,

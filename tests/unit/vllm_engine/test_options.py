@@ -17,8 +17,9 @@ def told(platform: str = "cuda", **table: object) -> dict[str, object]:
 def test_what_is_not_said_is_left_to_vllm() -> None:
     args = told()
     assert args["model"] == "/models/m"
-    for name in ("block_size", "num_gpu_blocks_override", "kv_cache_memory_bytes", "max_model_len", "quantization"):
+    for name in ("block_size", "num_gpu_blocks_override", "kv_cache_memory_bytes", "quantization"):
         assert name not in args
+    assert args["max_model_len"] == -1  # vLLM's word for what fits
 
 
 def test_on_cpu_it_does_not_take_the_whole_memory() -> None:
