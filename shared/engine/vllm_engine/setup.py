@@ -70,9 +70,11 @@ class Setup:
         """What is fixed from now on. Raises ConfigError where the options ask for more than there is."""
         geometry = Geometry(registrations)
         blocks, block_tokens = geometry.blocks - 1, geometry.block_tokens  # the first block is vLLM's own
-        if context > blocks * block_tokens:
-            room = f"the {blocks * block_tokens} tokens of its KV cache"
-            raise ConfigError([f"engine_options.max_model_len: {context} is more than {room}; make one of them fit"])
+        room = blocks * block_tokens
+        if self.options.max_model_len > room:
+            fault = f"{self.options.max_model_len} is more than the {room} tokens of its KV cache; make one of them fit"
+            raise ConfigError([f"engine_options.max_model_len: {fault}"])
+        context = min(context, room)  # vLLM counts its own block too, where it looks for what fits
         return EngineInfo(
             model=self._directory.name,
             fingerprint=self._fingerprint(geometry),
