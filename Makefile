@@ -10,7 +10,7 @@ VLLM_TORCH := $(if $(filter 0.23.%,$(VLLM)),2.11.0,2.13.0)
 VLLM_VENV := .venv-vllm-$(VLLM)
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_PIP := $(VLLM_BIN)/pip install --quiet --disable-pip-version-check
-VLLM_PYTEST := $(VLLM_BIN)/pytest -m vllm -o asyncio_default_test_loop_scope=session \
+VLLM_PYTEST := $(VLLM_BIN)/pytest -m vllm -W default -o asyncio_default_test_loop_scope=session \
 	-o asyncio_default_fixture_loop_scope=session
 
 .PHONY: serve test test-all test-vllm lint check format faults bench clean help
