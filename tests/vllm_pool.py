@@ -86,6 +86,7 @@ class VllmPool:
         while cls._idle:
             _, (_, engine) = cls._idle.popitem()
             engine._core.close()
+            engine._hub._context.destroy(linger=0)  # an open socket would hold the interpreter's end up for ever
             engine._hub._folder.cleanup()
 
     @classmethod
