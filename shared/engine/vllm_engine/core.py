@@ -9,7 +9,6 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,8 +107,10 @@ class Core:
 
     async def abort(self, ids: Iterable[str]) -> None:
         """Have requests ended; unknown ones are fine."""
-        with suppress(Exception):  # a dead core is told by `outputs`
+        try:
             await self._client.abort_requests_async(list(ids))
+        except Exception as error:  # noqa: BLE001  a dead core is told by `outputs`
+            log.debug("vLLM took no abort", extra={"error": _short(error)})
 
     async def outputs(self) -> Any:  # noqa: ANN401  vLLM's EngineCoreOutputs
         """What the next engine step brought. Raises EngineFailed when the engine has died."""
@@ -120,8 +121,10 @@ class Core:
 
     def close(self) -> None:
         """Stop EngineCore and its ranks. Blocks; idempotent."""
-        with suppress(Exception):  # it may be dead, or half started
+        try:
             self._client.shutdown(timeout=CLOSE_S)
+        except Exception:  # it may be dead; its processes die with this one in any case
+            log.warning("vLLM did not stop as it should", exc_info=True)
 
 
 def _short(error: Exception) -> str:
