@@ -103,6 +103,7 @@ class VllmEngine:
             self._core = core = await launched(self._setup, hub, hearing)
         finally:
             await asyncio.wait([tokens])
+        hearing.add_done_callback(self._unheard)
         self._grammars, unsaid_id = tokens.result()
         options, info = self._setup.options, self._setup.info(hub.registrations, core.context)
         self._devices = Devices(core.platform, options.ranks, os.environ)
@@ -172,8 +173,6 @@ class VllmEngine:
     def steps(self) -> AsyncIterator[Step]:
         """See Engine."""
         return self._feed.read()
-
-    # ---- both --------------------------------------------------------------------------------------------------------
 
     async def release(self, key: str) -> None:
         """See Engine. Waits until no process of vLLM reads or writes the sequence's buffer."""
@@ -261,8 +260,6 @@ class VllmEngine:
         task.add_done_callback(self._sending.discard)
         return task
 
-    # ---- what comes from vLLM ----------------------------------------------------------------------------------------
-
     async def _read(self, core: Core, book: Book) -> None:
         """Take the core's steps until it dies."""
         try:
@@ -274,6 +271,10 @@ class VllmEngine:
         except Exception as error:
             log.exception("vLLM's answer was not understood")
             self._end(EngineFailed(f"vLLM's answer was not understood: {error!r}", fatal=True))
+
+    def _unheard(self, hearing: asyncio.Task[None]) -> None:
+        if not hearing.cancelled():  # as `close` does
+            self._end(EngineFailed(f"vLLM's notes are read no longer: {hearing.exception()!r}", fatal=True))
 
     def _troubled(self, note: Troubled) -> None:
         """The sampler failed with these sequences; another attempt may go well."""
