@@ -7,11 +7,10 @@ import torch
 
 from shared.engine import EngineInfo, Sequence
 from shared.engine.torch_engine.architecture import read_architecture
-from shared.engine.torch_engine.attention import Geometry
-from shared.engine.torch_engine.batch import lay_out
 from shared.engine.torch_engine.blocks import Blocks
 from shared.engine.torch_engine.cache import Cache
 from shared.engine.torch_engine.device import DTYPES, resolve
+from shared.engine.torch_engine.gathered import GatheredLayout
 from shared.engine.torch_engine.model import Loader
 from shared.engine.torch_engine.options import read_options
 from shared.engine.torch_engine.scheduler import Scheduler
@@ -47,7 +46,7 @@ class Rig:
             self.model = loader.model()
             layout = kv_layout(directory, self.architecture, chosen, str(dtype).removeprefix("torch."))
             self.cache = Cache(layout, chosen.num_blocks, dtype, self.device)
-        self.geometry = Geometry(self.cache, self.device, dtype)
+        self.layout = GatheredLayout(self.architecture, self.cache, self.device, dtype)
         self.blocks = Blocks(chosen.num_blocks)
         self.scheduler = Scheduler(
             self.blocks,
@@ -73,8 +72,8 @@ class Rig:
             plan = self.scheduler.schedule()
             assert not plan.preempted
             self.cache.clear(plan.fresh)
-            batch = lay_out(plan, self.architecture.kinds, self.cache, self.geometry, self.device)
-            logits = self.model.forward(batch, self.cache)
+            batch = self.layout.batch(plan)
+            logits = self.model.forward(batch)
             self.scheduler.advance(plan)
         return {run.key: row for run, row in zip(batch.samples, logits.clone(), strict=True)}
 

@@ -17,6 +17,8 @@ from torch.nn import functional
 from shared.engine.torch_engine.device import Device
 
 Activation = Callable[[Tensor], Tensor]
+Gate = Callable[[Tensor], Tensor]
+"""Of [rows, 2 * size], gate and up side by side: act(gate) * up, [rows, size]."""
 LINEAR: Final = -2 * math.sqrt(2 / math.pi)
 CUBIC: Final = 0.044715 * LINEAR
 
@@ -27,6 +29,17 @@ def activation(name: str, device: Device, dtype: torch.dtype) -> Activation:
     if name == "silu":
         return _silu if steady else functional.silu
     return _gelu if steady else _fused_gelu
+
+
+def gate(name: str, device: Device, dtype: torch.dtype) -> Gate:
+    """The gate with that activation, for this device."""
+    act = activation(name, device, dtype)
+
+    def apply(both: Tensor) -> Tensor:
+        gates, up = both.chunk(2, dim=-1)
+        return act(gates) * up
+
+    return apply
 
 
 def _fused_gelu(x: Tensor) -> Tensor:

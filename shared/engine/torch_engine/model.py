@@ -1,19 +1,19 @@
 """The decoder: built from an architecture and a checkpoint, run over one batch at a time.
 
-Owns the weights. Keeps no state between steps; the cache belongs to the caller.
+Owns the weights. Keeps no state between steps; the cache is the views' business.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shared.engine.torch_engine.activation import activation
+from shared.engine.torch_engine.activation import gate
 from shared.engine.torch_engine.architecture import Architecture
-from shared.engine.torch_engine.batch import Batch
-from shared.engine.torch_engine.cache import Cache
 from shared.engine.torch_engine.device import Device
-from shared.engine.torch_engine.layers import Attention, FeedForward, Layer, Norm, Rotation, frequencies
+from shared.engine.torch_engine.layers import Attention, FeedForward, Layer
 from shared.engine.torch_engine.linear import Linear, linear
+from shared.engine.torch_engine.norms import Norm, norm
+from shared.engine.torch_engine.view import Batch, HeadNorms
 from shared.engine.torch_engine.weights import Checkpoint
 
 
@@ -30,23 +30,19 @@ class Model:
         self._head = head
         # rounded as a tensor of the model's dtype would be
         self._scale = torch.tensor(architecture.embedding_scale, dtype=embedding.dtype).item()
-        self._frequencies = {
-            kind: frequencies(kind.rope, architecture.head_dim).to(embedding.device) for kind in architecture.kinds
-        }
 
-    def forward(self, batch: Batch, cache: Cache) -> Tensor:
-        """Write the batch's keys and values into the cache; the logits [samples, vocabulary] of its sampled rows."""
+    def forward(self, batch: Batch) -> Tensor:
+        """Have the batch's keys and values written; the logits [samples, vocabulary] of its sampled rows."""
         x = functional.embedding(batch.tokens, self._embedding)
         if self._scale != 1.0:
             x = x * self._scale
-        rotations = {
-            kind: Rotation.at(batch.positions, frequency, x.dtype) for kind, frequency in self._frequencies.items()
-        }
+        more: Tensor | None = None
         for kind, layer in zip(self.architecture.layers, self._layers, strict=True):
-            x = layer(x, rotations[kind], cache, batch.token_rows, batch.parts[kind])
+            x, more = layer(x, more, batch.views[kind])
         if batch.sampled is not None:
-            x = x[batch.sampled]
-        logits = self._head(self._norm(x))
+            x, more = x[batch.sampled], None if more is None else more[batch.sampled]
+        normed = self._norm(x) if more is None else self._norm.added(x, more)[1]
+        logits = self._head(normed)
         if self.architecture.logit_cap:
             logits = torch.tanh(logits / self.architecture.logit_cap) * self.architecture.logit_cap
         return logits
@@ -85,7 +81,7 @@ class Loader:
         offset = self._a.norm_offset
         dtype = torch.float32 if offset else self._dtype  # the sum must not be rounded to fewer digits than its parts
         weight = self._checkpoint.tensor(f"{name}.weight", (size or self._a.hidden,), dtype)
-        return Norm((weight + offset).to(self._device.where), self._a.eps)
+        return norm((weight + offset).to(self._device.where), self._a.eps)
 
     def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
         return linear(self._device, weight, bias, quantization=self._quantization)
@@ -112,14 +108,13 @@ class Loader:
         query, key = a.heads * a.head_dim, a.kv_heads * a.head_dim
         return Attention(
             layer=number,
-            heads=a.heads,
-            kv_heads=a.kv_heads,
             head_dim=a.head_dim,
             scale=a.attention_scale,
             project=self._joined(prefix, {"q_proj": query, "k_proj": key, "v_proj": key}, a.hidden, bias=a.qkv_bias),
             output=self._joined(prefix, {"o_proj": a.hidden}, query, bias=a.output_bias),
-            query_norm=self._norm(f"{prefix}q_norm", a.head_dim) if a.qk_norm else None,
-            key_norm=self._norm(f"{prefix}k_norm", a.head_dim) if a.qk_norm else None,
+            norms=HeadNorms(self._norm(f"{prefix}q_norm", a.head_dim), self._norm(f"{prefix}k_norm", a.head_dim))
+            if a.qk_norm
+            else None,
         )
 
     def _feed_forward(self, prefix: str) -> FeedForward:
@@ -128,5 +123,5 @@ class Loader:
         return FeedForward(
             gate_and_up=self._joined(prefix, both, a.hidden, bias=a.mlp_bias),
             down=self._joined(prefix, {"down_proj": a.hidden}, a.intermediate, bias=a.mlp_bias),
-            activation=activation(a.activation, self._device, self._dtype),
+            gate=gate(a.activation, self._device, self._dtype),
         )

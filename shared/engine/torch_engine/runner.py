@@ -1,6 +1,6 @@
-"""Everything that touches torch in one engine: loads the model, runs steps, moves KV in and out. One thread's own.
+"""An engine's decisions around its executor: who is in, which step comes next, which tokens come out. One thread's own.
 
-Owns model, cache and scheduler. Takes and returns plain values; knows nothing of asyncio.
+Owns executor and scheduler. Takes and returns plain values; knows nothing of asyncio.
 """
 
 from dataclasses import dataclass, field
@@ -12,18 +12,13 @@ from shared.engine import EngineLoad, Prefilled, Sampled, Sequence, Step
 from shared.engine.sampling.draw import Draw, Drawn, sample
 from shared.engine.sampling.masks import Bits, Masks
 from shared.engine.torch_engine.architecture import read_architecture
-from shared.engine.torch_engine.attention import Geometry
-from shared.engine.torch_engine.batch import lay_out
 from shared.engine.torch_engine.blocks import Blocks
-from shared.engine.torch_engine.cache import Cache
 from shared.engine.torch_engine.device import DTYPES, resolve
-from shared.engine.torch_engine.model import Loader
+from shared.engine.torch_engine.executor import Executor
 from shared.engine.torch_engine.options import EngineOptions
 from shared.engine.torch_engine.scheduler import Plan, Scheduler
 from shared.engine.torch_engine.sequence import Run, check
 from shared.engine.torch_engine.sizing import engine_info, kv_layout
-from shared.engine.torch_engine.staging import Staging, open_memory
-from shared.engine.torch_engine.weights import Checkpoint
 from shared.errors import BadRequest, BatonError, EngineFailed, KvRefused, Overloaded
 from shared.kv.arena import Arena
 from shared.text.matching import Matcher
@@ -48,11 +43,15 @@ class Runner:
         dtype = self._device.default_dtype if options.dtype == "auto" else DTYPES[options.dtype]
         layout = kv_layout(directory, self._architecture, options, str(dtype).removeprefix("torch."))
         self.info = engine_info(directory.name, self._architecture, options, layout, eos_ids=eos_ids)
-        with torch.inference_mode(), Checkpoint(directory) as checkpoint:
-            loader = Loader(self._architecture, checkpoint, self._device, dtype, quantization=options.quantization)
-            self._model = loader.model()
-            self._cache = Cache(layout, self.info.blocks, dtype, self._device)
-        self._geometry = Geometry(self._cache, self._device, dtype)
+        self._executor = Executor(
+            directory,
+            self._architecture,
+            self._device,
+            dtype,
+            quantization=options.quantization,
+            layout=layout,
+            blocks=self.info.blocks,
+        )
         self._blocks = Blocks(self.info.blocks)
         self._scheduler = Scheduler(
             self._blocks,
@@ -62,7 +61,6 @@ class Runner:
             prefix_cache=options.enable_prefix_cache,
         )
         self._masks = Masks()
-        self._staging: Staging | None = None
         self._steps = 0
 
     @property
@@ -81,10 +79,7 @@ class Runner:
 
     def stage(self, arena: Arena, nbytes: int) -> None:
         """Give the arena memory on the device, where it has any use there. Raises EngineFailed."""
-        memory = open_memory(self._device, min(nbytes, arena.size))
-        if memory is not None:
-            self._staging = Staging(arena, memory)
-            arena.device = memory
+        self._executor.stage(arena, nbytes)
 
     def add_prefill(
         self, sequence: Sequence, buffer: memoryview, matcher: Matcher | None = None, *, grows: bool = False
@@ -105,8 +100,7 @@ class Runner:
             raise KvRefused("length", f"{buffer.nbytes} bytes are not the KV of {kv_tokens} tokens")
         run = Run(sequence, matcher=matcher)
         self._scheduler.add_decode(run, kv_tokens)
-        with torch.inference_mode():
-            self._cache.take_in(run.blocks, kv_tokens, buffer, self._staging)
+        self._executor.take_in(run.blocks, kv_tokens, buffer)
 
     def release(self, key: str) -> None:
         """Forget a sequence; unknown keys are fine."""
@@ -117,8 +111,7 @@ class Runner:
         plan = self._scheduler.schedule()
         outcome = Outcome(step=Step(failed=[(run.key, _pushed_out()) for run in plan.preempted]))
         if plan:
-            with torch.inference_mode():
-                self._compute(plan, outcome)
+            self._compute(plan, outcome)
         return outcome
 
     def export(self, key: str) -> None:
@@ -142,31 +135,27 @@ class Runner:
         if blocks <= run.exported:
             return
         size = self.info.block_bytes
-        with torch.inference_mode(), buffer[run.exported * size : blocks * size] as part:
+        with buffer[run.exported * size : blocks * size] as part:
             # what grows is pushed from the host while it does
-            self._cache.export(run.blocks[run.exported : blocks], part, None if run.grows else self._staging)
+            self._executor.export(run.blocks[run.exported : blocks], part, in_host=run.grows)
         run.exported = blocks
 
     def close(self) -> None:
         """Free the device."""
-        if self._staging is not None:
-            self._staging.close()
-        del self._model, self._cache, self._geometry
-        self._device.clear()
+        self._executor.close()
 
     def _compute(self, plan: Plan, outcome: Outcome) -> None:
-        self._cache.clear(plan.fresh)
-        batch = lay_out(plan, self._architecture.kinds, self._cache, self._geometry, self._device)
-        logits = self._model.forward(batch, self._cache)
-        bound = {place: run.bound(self.info.eos_ids) for place, run in enumerate(batch.samples)}
+        logits, samples = self._executor.forward(plan)
+        bound = {place: run.bound(self.info.eos_ids) for place, run in enumerate(samples)}
         constrained = {place: one for place, one in bound.items() if one is not None}
         allowed = self._masks.allowed(constrained)  # an accelerator computes meanwhile
-        draws = [self._draw(run, allowed.rows.get(place)) for place, run in enumerate(batch.samples)]
-        drawn = sample(logits, draws, self._device)
+        draws = [self._draw(run, allowed.rows.get(place)) for place, run in enumerate(samples)]
+        with torch.inference_mode():
+            drawn = sample(logits, draws, self._device)
         self._scheduler.advance(plan)
         self._steps += 1
         outcome.grown += [chunk.run.key for chunk in plan.chunks if chunk.run.grows and not chunk.completes]
-        for place, (run, what) in enumerate(zip(batch.samples, drawn, strict=True)):
+        for place, (run, what) in enumerate(zip(samples, drawn, strict=True)):
             try:
                 self._settle(run, what, allowed.refused.get(place), outcome)
             except BatonError as error:

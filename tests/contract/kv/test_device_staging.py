@@ -33,9 +33,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def engines(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    from shared.engine.torch_engine import runner
+    from shared.engine.torch_engine import executor
 
-    monkeypatch.setattr(runner, "open_memory", lambda _, nbytes: FakeDevice(nbytes))
+    monkeypatch.setattr(executor, "open_memory", lambda _, nbytes: FakeDevice(nbytes))
     async with house("torch", tiny) as made:
         yield made
 
@@ -116,12 +116,12 @@ async def test_buffers_outside_the_arena_and_views_of_a_received_one_are_as_ever
 async def test_memory_that_cannot_be_had_is_an_error_and_the_engine_lives(
     engines: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shared.engine.torch_engine import runner
+    from shared.engine.torch_engine import executor
 
     def refuse(*_: object) -> None:
         raise EngineFailed("no staging memory") from DeviceError("out of memory")
 
-    monkeypatch.setattr(runner, "open_memory", refuse)
+    monkeypatch.setattr(executor, "open_memory", refuse)
     worker, arena = await engines.worker(), Arena(MIB)
     assert isinstance(worker.engine, OnDevice)
     with pytest.raises(EngineFailed, match="no staging memory"):
