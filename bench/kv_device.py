@@ -3,7 +3,8 @@
 512 MiB of blocks, as the torch engine's cache exports and takes them in, by the worker's own sender and receiver: once
 with staging on the device, by CUDA IPC, once by way of host memory, with pinned copies on either side and shared memory
 between. In turns, so that both see the same load; of each the best round counts. With two GPUs there are rows for two
-processes on one of them and for one process on each. Without a GPU there are none.
+processes on one of them and for one process on each. `kv_device_copies` has the rows of the parts. Without a GPU
+there are none.
 """
 
 import asyncio
@@ -16,32 +17,31 @@ from typing import Any, Final
 
 import torch
 
+from bench import kv_device_copies
+from bench.kv_device_copies import DEADLINE_S, LAYOUT
 from bench.table import Row
 from shared.config import KvSettings
 from shared.engine.torch_engine.cache import Cache
 from shared.engine.torch_engine.device import resolve
 from shared.engine.torch_engine.staging import Staging, open_memory
 from shared.kv.arena import Arena
-from shared.kv.layout import KvLayout
 from shared.kv.receiver import Receiver
 from shared.kv.sender import Sender
 from shared.kv.wire import push_key
 from shared.messages import KvGrant, decode, encode
 
-LAYOUT: Final = KvLayout("bench", "bfloat16", layers=32, kv_heads=8, head_dim=128, block_tokens=16)
 BLOCKS: Final = 256
 TOKENS: Final = BLOCKS * LAYOUT.block_tokens
 NBYTES: Final = BLOCKS * LAYOUT.block_bytes
 ROUNDS: Final = 12
 WAYS: Final = ("cuda_ipc", "shm")
-DEADLINE_S: Final = 60.0
 
 Times = dict[str, dict[str, float]]
 
 
 def rows() -> list[Row]:
     """Run it."""
-    found: list[Row] = []
+    found = kv_device_copies.rows()
     for there in range(min(2, torch.cuda.device_count())):
         best = asyncio.run(_measure(there))
         where = "to another GPU" if there else "one GPU"

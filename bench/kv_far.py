@@ -6,13 +6,15 @@ import multiprocessing
 import socket
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from shared.config import KvSettings
-from shared.kv.arena import Arena, Range
-from shared.kv.layout import CHUNK_BYTES
+from shared.kv import stripes
+from shared.kv.arena import Arena
+from shared.kv.layout import CHUNK_BYTES, chunk_ranges
 from shared.kv.receiver import Receiver
 from shared.kv.wire import push_key
 from shared.messages import KvGrant, decode, encode
@@ -28,7 +30,10 @@ def settings() -> KvSettings:
 
 
 class Far:
-    """Starts the process, asks it for grants, and sends to it over a bare socket. A context manager."""
+    """Starts the process, asks it for grants, and sends to it over bare sockets. A context manager."""
+
+    connections = stripes.connections(settings())
+    """Over which a large buffer goes."""
 
     def __init__(self, arena_bytes: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -36,14 +41,19 @@ class Far:
         self._process = context.Process(target=_main, args=(theirs, arena_bytes), daemon=True)
         self._process.start()
         theirs.close()
-        self._raw = socket.create_connection(("127.0.0.1", self._hear()))
-        self._raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        address = ("127.0.0.1", self._hear())
+        self._raw = [socket.create_connection(address) for _ in range(self.connections)]
+        for raw in self._raw:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._threads = ThreadPoolExecutor(self.connections)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._raw.close()
+        self._threads.shutdown()
+        for raw in self._raw:
+            raw.close()
         self._ours.close()
         self._process.join(DEADLINE_S)
 
@@ -52,15 +62,13 @@ class Far:
         self._ours.send(("grant", nbytes, transport))
         return decode(self._hear(), KvGrant)
 
-    def raw_send(self, view: memoryview) -> float:
-        """Seconds that the bytes take over a bare socket, until the other end says it has them."""
-        self._ours.send(("raw", len(view), None))
+    def raw_send(self, view: memoryview, connections: int = 1) -> float:
+        """Seconds that the bytes take over bare sockets, until the other end says it has them."""
+        self._ours.send(("raw", len(view), connections))
         self._hear()
         start = time.perf_counter()
-        for low in range(0, len(view), CHUNK_BYTES):
-            self._raw.sendall(view[low : low + CHUNK_BYTES])
-        if self._raw.recv(1) != b"k":
-            raise ConnectionError("the raw receiver left")
+        parts = [stripes.part(len(view), connections, index) for index in range(connections)]
+        list(self._threads.map(_send_raw, self._raw[:connections], [view[low:high] for low, high in parts]))
         return time.perf_counter() - start
 
     def loop_delay_ms(self, idle_s: float = 0.0) -> float:
@@ -87,31 +95,37 @@ async def _serve(pipe: Connection, arena_bytes: int) -> None:
     receiver = await Receiver.open(settings(), arena)
     listener = socket.create_server(("127.0.0.1", 0))
     pipe.send(listener.getsockname()[1])
-    raw, _ = listener.accept()
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    raws = [listener.accept()[0] for _ in range(Far.connections)]
+    for raw in raws:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     delays: list[float] = []
     watching = asyncio.create_task(_watch(delays))
     pushes = 0
     with suppress(EOFError):
         while True:
-            what, nbytes, transport = await asyncio.to_thread(pipe.recv)
+            what, nbytes, asked = await asyncio.to_thread(pipe.recv)
             if what == "grant":
                 pushes += 1
                 deadline_ms = int((time.time() + DEADLINE_S) * 1000)
                 push = receiver.expect(push_key("bench", pushes), nbytes, deadline_ms)
-                endpoints = [one for one in receiver.endpoints if one.transport == transport]
+                endpoints = [one for one in receiver.endpoints if one.transport == asked]
                 pipe.send(encode(KvGrant("bench", pushes, "far", (1, 1), push.ticket, endpoints, deadline_ms)))
                 (await push.received()).release()
             elif what == "raw":
                 staging = arena.reserve(nbytes)
                 pipe.send(None)
-                await asyncio.to_thread(_take_raw, raw, staging)
+                parts = [stripes.part(nbytes, asked, index) for index in range(asked)]
+                works = zip(raws, parts, strict=False)
+                await asyncio.gather(
+                    *(asyncio.to_thread(_take_raw, raw, staging.view[slice(*at)]) for raw, at in works)
+                )
                 staging.release()
             else:
                 pipe.send(statistics.median(delays or [0.0]) * 1000)
                 delays.clear()
     watching.cancel()
-    raw.close()
+    for raw in raws:
+        raw.close()
     listener.close()
     await receiver.close()
     arena.close()
@@ -124,8 +138,15 @@ async def _watch(delays: list[float]) -> None:
         delays.append(time.perf_counter() - due)
 
 
-def _take_raw(raw: socket.socket, staging: Range) -> None:
+def _send_raw(raw: socket.socket, view: memoryview) -> None:
+    for low, high in chunk_ranges(len(view)):
+        raw.sendall(view[low:high])
+    if raw.recv(1) != b"k":
+        raise ConnectionError("the raw receiver left")
+
+
+def _take_raw(raw: socket.socket, view: memoryview) -> None:
     taken = 0
-    while taken < staging.nbytes:
-        taken += raw.recv_into(staging.view[taken : taken + CHUNK_BYTES])
+    while taken < len(view):
+        taken += raw.recv_into(view[taken : taken + CHUNK_BYTES])
     raw.sendall(b"k")

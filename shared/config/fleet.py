@@ -34,6 +34,7 @@ class KvSettings:
     staging_mb: int = setting(512, between=ANY)
     device_staging_mb: int = setting(0, between=(0, 1 << 24))  # on the GPU, for pushes by cuda_ipc; 0: none go that way
     max_transfers: int = setting(64, between=ANY)
+    tcp_connections: int = setting(0, between=(0, 16))  # for one large buffer; 0: one for every four cores, up to four
     mooncake: str = setting("none", choices=("none", "tcp", "rdma", "ascend"))  # what its transfer engine runs over
     mooncake_device: str = setting("")  # rdma: devices, commas between, empty: any; ascend: the NPU's number
     mooncake_grace_s: float = setting(120.0, between=(0.0, 86_400))  # a write may come so long after its sender left

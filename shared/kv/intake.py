@@ -13,9 +13,11 @@ from typing import Final, Protocol
 
 from shared.errors import BatonError, Draining, KvRefused, MalformedMessage
 from shared.kv import tcp
+from shared.kv.block_fixed import BlockFixed
 from shared.kv.layout import CHECKSUM_BYTES
 from shared.kv.link import Link, aside
 from shared.kv.mooncake_receiver import Landing
+from shared.kv.striped_receiver import KINDS, Striped
 from shared.kv.tickets import Push, Tickets
 from shared.kv.wire import OPENING_BYTES, Answer, Kind, Opening, answer_for, pack_answer, refusal
 
@@ -51,12 +53,21 @@ class Intake:
     """What all connections of a receiver share: the tickets, the threads, and who is idle (oldest first)."""
 
     def __init__(
-        self, tickets: Tickets, threads: ThreadPoolExecutor, max_idle: int, landing: Landing | None = None
+        self,
+        tickets: Tickets,
+        threads: ThreadPoolExecutor,
+        max_idle: int,
+        striped: Striped,
+        landing: Landing | None = None,
+        *,
+        blocks: BlockFixed | None = None,
     ) -> None:
         self._tickets = tickets
         self._threads = threads
         self._max_idle = max_idle
+        self._striped = striped
         self._landing = landing
+        self._blocks = blocks
         self._idle: dict[Link, None] = {}
 
     async def serve(self, link: Link, welcome: Welcome | None) -> None:
@@ -90,7 +101,13 @@ class Intake:
 
     async def _take_in(self, link: Link, opening: Opening, memory: PeerMemory | None) -> None:
         if opening.kind is Kind.WRITE and memory is None and self._landing is not None:
-            return await self._landing.take_in(link, opening)
+            await self._landing.take_in(link, opening)
+        elif opening.kind in KINDS and memory is None:
+            await self._striped.take_in(link, opening)
+        else:
+            await self._take_whole(link, opening, memory)
+
+    async def _take_whole(self, link: Link, opening: Opening, memory: PeerMemory | None) -> None:
         if opening.kind is not Kind.PUSH or (memory is None and opening.offset):
             raise MalformedMessage("KV push", OPENING_BYTES, f"{opening.kind.name} at {opening.offset}")
         push = self._tickets.claim(opening, link.cut)
@@ -98,7 +115,7 @@ class Intake:
         try:
             if memory is not None and not memory.covers(opening.offset, opening.length):
                 raise refusal(Answer.MEMORY, "the range lies outside")
-            await aside(self._threads, link, partial(_transfer, link, push, opening, memory))
+            await aside(self._threads, link, partial(self._transfer, link, push, opening, memory))
             error = None
         except KvRefused as refused:
             error = refused
@@ -109,6 +126,20 @@ class Intake:
         finally:
             push.end(error)
 
+    def _transfer(self, link: Link, push: Push, opening: Opening, memory: PeerMemory | None) -> None:
+        """In a thread: let the payload come, verify it where it lies, answer. Raises KvRefused or OSError."""
+        view, blocks = push.view, self._blocks
+        link.put(pack_answer(Answer.GO))
+        if memory is None:
+            digest = tcp.receive(link, view) if blocks is None else blocks.receive(link, view)
+        elif blocks is None:
+            digest = memory.copy(opening.offset, view, link.still_wanted)
+        else:
+            digest = blocks.fetch(link, memory, opening.offset, view)
+        if not hmac.compare_digest(digest, link.take(CHECKSUM_BYTES)):
+            raise refusal(Answer.CHECKSUM)
+        link.put(pack_answer(Answer.DONE))
+
     def _waits(self, link: Link) -> None:
         """Note that the link is idle; at the bound the one that has been so for longest makes room."""
         if link not in self._idle and len(self._idle) >= self._max_idle:
@@ -116,16 +147,6 @@ class Intake:
             del self._idle[oldest]
             oldest.cut()
         self._idle[link] = None
-
-
-def _transfer(link: Link, push: Push, opening: Opening, memory: PeerMemory | None) -> None:
-    """In a thread: let the payload come, verify it where it lies, answer. Raises KvRefused or OSError."""
-    view = push.view
-    link.put(pack_answer(Answer.GO))
-    digest = memory.copy(opening.offset, view, link.still_wanted) if memory else tcp.receive(link, view)
-    if not hmac.compare_digest(digest, link.take(CHECKSUM_BYTES)):
-        raise refusal(Answer.CHECKSUM)
-    link.put(pack_answer(Answer.DONE))
 
 
 def _say_no(link: Link, error: KvRefused | MalformedMessage) -> None:

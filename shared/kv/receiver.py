@@ -13,11 +13,13 @@ from typing import Final, Self
 
 from shared.config import KvSettings
 from shared.errors import Draining, Unavailable
-from shared.kv import Expected, cuda_ipc, mooncake, shm, tcp
+from shared.kv import Expected, cuda_ipc, mooncake, shm, stripes, tcp
 from shared.kv.arena import Arena
+from shared.kv.block_fixed import BlockFixed
 from shared.kv.intake import Intake, Welcome
 from shared.kv.link import Link
 from shared.kv.mooncake_receiver import Landing
+from shared.kv.striped_receiver import Striped
 from shared.kv.tickets import Tickets
 from shared.messages import Endpoint
 from shared.tasks import Tasks
@@ -29,22 +31,28 @@ log = logging.getLogger(__name__)
 
 
 class Receiver:
-    """A KvReceiver over TCP and, where the platform can, shared memory and device memory; by Mooncake where told to."""
+    """A KvReceiver over TCP and, where the platform can, shared memory and device memory; by Mooncake where told to.
 
-    def __init__(self, settings: KvSettings, arena: Arena) -> None:
-        max_idle = settings.max_transfers + 16  # moving ones come on top, no more than max_transfers
+    `blocks` is for measuring only: see `block_fixed`.
+    """
+
+    def __init__(self, settings: KvSettings, arena: Arena, blocks: BlockFixed | None = None) -> None:
+        connections = stripes.connections(settings)
+        most = settings.max_transfers * connections
+        max_idle = most + 16  # moving ones come on top, no more than `most`
         self._tickets = Tickets(arena, settings.max_transfers)
-        self._threads = ThreadPoolExecutor(settings.max_transfers, thread_name_prefix="kv-receive")
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="kv-receive")
         self._mooncake = mooncake.opened(settings, arena)
         self._landing: Landing | None = None
         if self._mooncake is not None:
             self._landing = Landing(self._mooncake, self._tickets, self._threads, settings.mooncake_grace_s)
-        self._intake = Intake(self._tickets, self._threads, max_idle, self._landing)
-        self._tasks = Tasks("kv receiver", limit=2 * (max_idle + settings.max_transfers))
+        striped = Striped(self._tickets, self._threads, connections)
+        self._intake = Intake(self._tickets, self._threads, max_idle, striped, self._landing, blocks=blocks)
+        self._tasks = Tasks("kv receiver", limit=2 * (max_idle + most))
         self._closed = False
         listener = tcp.listen(settings.host, settings.port)
         self._listeners: list[tuple[Link, Welcome | None]] = [(Link(listener), None)]
-        self.endpoints = [Endpoint(tcp.TRANSPORT, tcp.address_of(listener, settings.advertise))]
+        self.endpoints = [Endpoint(tcp.TRANSPORT, tcp.address_of(listener, settings.advertise), connections)]
         if self._mooncake is not None:
             self.endpoints.insert(0, self._mooncake.endpoint(self.endpoints[0].address))
         local = shm.listen() if settings.shared_memory else None
@@ -57,9 +65,9 @@ class Receiver:
             self.endpoints.insert(0, Endpoint(cuda_ipc.TRANSPORT, shm.address_of(between_devices)))
 
     @classmethod
-    async def open(cls, settings: KvSettings, arena: Arena) -> Self:
+    async def open(cls, settings: KvSettings, arena: Arena, blocks: BlockFixed | None = None) -> Self:
         """Listen as the settings say. Raises ConfigError when the address cannot be listened on."""
-        receiver = cls(settings, arena)
+        receiver = cls(settings, arena, blocks)
         for listener, welcome in receiver._listeners:
             _ = receiver._tasks.spawn(receiver._accept(listener, welcome), name="kv accept")
         return receiver

@@ -15,14 +15,15 @@ from typing import Final
 from shared.config import KvSettings
 from shared.errors import DeadlineExceeded, Draining, KvRefused, MalformedMessage, WorkerLost
 from shared.failpoints import failpoint
-from shared.kv import Staging, cuda_ipc, mooncake, shm, tcp
+from shared.kv import Staging, cuda_ipc, mooncake, shm, striped_sender, stripes, tcp
 from shared.kv.arena import Arena, Range
-from shared.kv.device_arena import DeviceArena
+from shared.kv.block_fixed import BlockFixed
 from shared.kv.growth import Growing
 from shared.kv.layout import checksum
 from shared.kv.link import Link, NotBegun, PeerLeft, aside
 from shared.kv.mooncake_sender import Writes
 from shared.kv.pool import Pool
+from shared.kv.striped_sender import Send
 from shared.kv.wire import ANSWER_BYTES, Answer, Kind, Opening, opening_for, parse_answer, refusal
 from shared.messages import Endpoint, KvGrant
 from shared.tasks import unbroken
@@ -38,18 +39,24 @@ _IN_PLACE: Final = (cuda_ipc.TRANSPORT, shm.TRANSPORT)
 
 
 class Sender:
-    """A KvSender. Moves settings.max_transfers buffers at once; further ones wait their turn within their deadline."""
+    """A KvSender. Moves settings.max_transfers buffers at once; further ones wait their turn within their deadline.
 
-    def __init__(self, arena: Arena, settings: KvSettings) -> None:
+    `blocks` is for measuring only: see `block_fixed`.
+    """
+
+    def __init__(self, arena: Arena, settings: KvSettings, blocks: BlockFixed | None = None) -> None:
         self._arena = arena
+        self._blocks = blocks
         engine = mooncake.opened(settings, arena)
         self._writes = None if engine is None else Writes(engine, settings.max_transfers)
-        self._threads = ThreadPoolExecutor(settings.max_transfers, thread_name_prefix="kv-send")
+        self._connections = stripes.connections(settings)  # that one buffer may go over
+        most = settings.max_transfers * self._connections
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="kv-send")
         self._turn = asyncio.Semaphore(settings.max_transfers)
         self._most_growing = min(MOST_GROWING, settings.max_transfers // 2)
         self._growing = 0
         self._apart: set[str] = set()  # receivers' addresses, whose device cannot read ours
-        self._pool = Pool(settings.max_transfers)
+        self._pool = Pool(most)
         self._moving: set[Link] = set()
         self._closed = False
 
@@ -164,17 +171,40 @@ class Sender:
 
     async def _to(self, endpoint: Endpoint, payload: Staging | Growing, grant: KvGrant) -> None:
         if endpoint.transport == mooncake.TRANSPORT and self._writes is not None and isinstance(payload, Range):
-            return await self._writes.push(endpoint, payload, opening_for(grant, payload.nbytes, kind=Kind.WRITE))
+            await self._writes.push(endpoint, payload, opening_for(grant, payload.nbytes, kind=Kind.WRITE))
+            return
         offset = payload.offset if endpoint.transport in _IN_PLACE and isinstance(payload, Range) else 0
         opening = opening_for(grant, payload.nbytes if isinstance(payload, Growing) else len(payload.view), offset)
+        parts = 1
+        if endpoint.transport == tcp.TRANSPORT and not isinstance(payload, Growing):
+            parts = stripes.number(len(payload.view), self._connections, endpoint.connections)
+        if parts > 1:
+            await striped_sender.push(
+                partial(self._carry, endpoint), opening, striped_sender.Parts(payload.view, parts)
+            )
+        else:
+            await self._carry(endpoint, opening, self._sending(payload, endpoint.transport))
+
+    def _sending(self, payload: Staging | Growing, transport: str) -> Send:
+        """What sends a payload in a thread. What is read in place is only summed up."""
+        if isinstance(payload, Growing):
+            return partial(tcp.send_growing, growing=payload)
+        view, device, over_tcp = payload.view, self._arena.device, transport == tcp.TRANSPORT
+        if transport == cuda_ipc.TRANSPORT and device is not None and isinstance(payload, Range):
+            place = payload.offset, len(view)
+            return lambda link: device.checksum(*place, link.still_wanted)
+        if self._blocks is not None:
+            return partial(self._blocks.send if over_tcp else self._blocks.announce, view=view)
+        return partial(tcp.send, view=view) if over_tcp else lambda link: checksum(view, link.still_wanted)
+
+    async def _carry(self, endpoint: Endpoint, opening: Opening, send: Send) -> None:
+        """One exchange, over a kept connection or another."""
         kept = self._pool.take(endpoint)
         if kept is not None:
-            try:
-                return await self._exchange(kept, endpoint, payload, opening)
-            except NotBegun:
-                pass  # it had died unnoticed; a fresh connection tells whether the receiver has too
-        link = await self._connect(endpoint)
-        return await self._exchange(link, endpoint, payload, opening)
+            with suppress(NotBegun):  # it had died unnoticed; a fresh connection tells whether the receiver has too
+                await self._exchange(kept, endpoint, opening, send)
+                return
+        await self._exchange(await self._connect(endpoint), endpoint, opening, send)
 
     async def _connect(self, endpoint: Endpoint) -> Link:
         try:
@@ -187,13 +217,12 @@ class Sender:
         except (OSError, KvRefused, MalformedMessage) as error:
             raise NotBegun(str(error) or f"no answer within {CONNECT_S:g} s") from error
 
-    async def _exchange(self, link: Link, endpoint: Endpoint, payload: Staging | Growing, opening: Opening) -> None:
+    async def _exchange(self, link: Link, endpoint: Endpoint, opening: Opening, send: Send) -> None:
         healthy = False
         self._moving.add(link)
         try:
             if self._closed:
                 raise NotBegun("this sender is closing")
-            send = _sending(payload, endpoint.transport, self._arena.device)
             await aside(self._threads, link, partial(_talk, link, opening, send))
             healthy = True
         finally:
@@ -204,24 +233,11 @@ class Sender:
                 link.close()
 
 
-def _sending(payload: Staging | Growing, transport: str, device: DeviceArena | None) -> Callable[[Link], bytes]:
-    """What sends a payload in a thread and returns its checksum. What is read in place is only summed up."""
-    if isinstance(payload, Growing):
-        return partial(tcp.send_growing, growing=payload)
-    view = payload.view
-    if transport == cuda_ipc.TRANSPORT and device is not None and isinstance(payload, Range):
-        place = payload.offset, len(view)
-        return lambda link: device.checksum(*place, link.still_wanted)
-    return (
-        partial(tcp.send, view=view) if transport == tcp.TRANSPORT else lambda link: checksum(view, link.still_wanted)
-    )
-
-
 async def _in_thread(threads: ThreadPoolExecutor, work: Callable[[], None]) -> None:
     await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
-def _talk(link: Link, opening: Opening, send: Callable[[Link], bytes]) -> None:
+def _talk(link: Link, opening: Opening, send: Send) -> None:
     """In a thread: one push from opening to the last answer. Raises NotBegun, another OSError, or KvRefused."""
     try:
         link.put(opening.pack())

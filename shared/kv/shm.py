@@ -20,8 +20,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from shared.kv.layout import Checksum, chunk_ranges
+from shared.kv.layout import chunk_ranges
 from shared.kv.link import Link, PeerLeft
+from shared.kv.memory import copy, digesting
 from shared.kv.wire import ANSWER_BYTES, OPENING_BYTES, Answer, Kind, Opening, expect_go, parse_answer, refusal
 
 TRANSPORT: Final = "shm"
@@ -30,8 +31,7 @@ _BACKLOG: Final = 128
 _UCRED: Final = struct.Struct("iII")  # pid, uid, gid
 _MAX_NAME: Final = 100  # an abstract name has 107 bytes
 _COPY_BYTES: Final = 512 << 10
-"""Copied at once, holding the GIL for some 60 microseconds; still in the cache when it is hashed, without the GIL.
-Measured against `preadv`, which never holds it: 1.4 times as fast."""
+"""Copied at once; still in the cache when it is hashed. Measured against `preadv`: 1.4 times as fast."""
 
 
 @cache
@@ -120,13 +120,13 @@ class PeerMemory:
 
     def copy(self, offset: int, view: memoryview, still_wanted: Callable[[], None]) -> bytes:
         """In a thread: copy the payload into our own staging; the checksum of the copy."""
-        digest = Checksum()
-        for start, stop in chunk_ranges(len(view), _COPY_BYTES):
-            still_wanted()
-            with view[start:stop] as chunk, self._view[offset + start : offset + stop] as source:
-                chunk[:] = source
-                digest.update(chunk)
-        return digest.digest()
+        with digesting(len(view)) as digest:
+            for start, stop in chunk_ranges(len(view), _COPY_BYTES):
+                still_wanted()
+                with view[start:stop] as chunk, self._view[offset + start : offset + stop] as source:
+                    copy(chunk, source)
+                    digest.update(view[start:stop])
+            return digest.digest()
 
     def close(self) -> None:
         """Let go of the sender's memory."""

@@ -79,7 +79,7 @@ def accepted(sock: socket.socket) -> Link:
 
 
 def send(link: Link, view: memoryview) -> bytes:
-    """In a thread: send the payload; its checksum. A chunk is hashed just before it is sent, which warms the cache."""
+    """In a thread: send the payload; its checksum. A chunk is hashed once it was sent: then the cache has it."""
     digest = Checksum()
     for start, stop in chunk_ranges(len(view)):
         link.still_wanted()
@@ -107,8 +107,8 @@ def send_growing(link: Link, growing: Growing) -> bytes:
 def _put(link: Link, digest: Checksum, view: memoryview, start: int, stop: int) -> None:
     failpoint("kv.chunk")
     with view[start:stop] as chunk:
-        digest.update(chunk)
         link.put(chunk)
+        digest.update(chunk)
 
 
 def receive(link: Link, view: memoryview) -> bytes:

@@ -7,6 +7,8 @@
                                           <-      GO, or a refusal: the ticket is looked at before any payload moves
     payload (tcp), then its checksum      ->
                                           <-      DONE, or a refusal
+    tcp, in parts: STRIPED instead of PUSH, and on each further connection, once GO has come on the first: STRIPE,
+    each with a part of the payload and the checksum of that; DONE on the first means all of them
     per one-sided write: WRITE            ->
                                           <-      GO and the address to write to, or a refusal
     once the write is over: the word      ->
@@ -46,6 +48,8 @@ class Kind(IntEnum):
     HELLO = 1
     PUSH = 2
     WRITE = 3
+    STRIPED = 4  # the first of several connections over which a payload comes in parts; `offset` is their number
+    STRIPE = 5  # a further one; `offset` is the place of its part
 
 
 class Answer(IntEnum):
@@ -92,7 +96,7 @@ class Opening:
     ticket: bytes = bytes(TICKET_BYTES)
     request: bytes = bytes(16)  # whose buffer this is; see `request_mark`
     length: int = 0  # of the payload; of a HELLO, the size of the shared memory
-    offset: int = 0  # shm: where in the shared memory the payload lies
+    offset: int = 0  # shm: where in the shared memory the payload lies; of parts, see Kind
 
     def pack(self) -> bytes:
         """Its bytes."""

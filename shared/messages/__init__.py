@@ -54,7 +54,7 @@ from shared.messages.steering import (
     Traffic,
     UpgradeOrder,
 )
-from shared.messages.tokens import Failed, Finish, Finished, Frame, Logprobs, TokenLogprob
+from shared.messages.tokens import Failed, Finish, Finished, Frame, Logprobs, TokenLogprob, encode_frame
 from shared.messages.wire import (
     FIRST_VERSION,
     MAX_TOKENS_BYTES,
@@ -144,6 +144,7 @@ __all__ = [
     "Work",
     "decode",
     "encode",
+    "encode_frame",
     "pack_tokens",
     "unpack_tokens",
 ]

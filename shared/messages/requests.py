@@ -133,6 +133,7 @@ class Endpoint(Value, frozen=True):
 
     transport: Name  # tcp | shm | mooncake | cuda_ipc
     address: Name  # host:port, or the name of an abstract unix socket
+    connections: Positive = 1  # tcp: over how many at once one buffer may come
 
 
 class KvGrant(Message, frozen=True, tag="kv.grant"):

@@ -1,6 +1,10 @@
 """The token path: one Frame per engine step and gateway, and how an attempt ends."""
 
 from enum import StrEnum
+from typing import Any, Final
+
+import msgpack
+import msgspec
 
 from shared.errors import Code
 from shared.messages.wire import Count, Epoch, Message, Name, Value
@@ -72,6 +76,23 @@ class Frame(Message, frozen=True, tag="frame"):
     logprobs: list[Logprobs] = []
 
     def __post_init__(self) -> None:
-        lengths = {len(self.streams), len(self.attempts), len(self.indexes), len(self.ids), len(self.texts)}
-        if len(lengths) != 1:
+        if not len(self.streams) == len(self.attempts) == len(self.indexes) == len(self.ids) == len(self.texts):
             raise ValueError("columns of a frame differ in length")
+
+
+_PACKER: Final = msgpack.Packer()
+_LISTS: Final = ("streams", "attempts", "indexes", "ids", "texts")
+_PARTS: Final = ("ended", "logprobs")
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """The bytes that `encode` makes of a frame, without a copy of its columns. On the event loop's thread only."""
+    fields: dict[str, Any] = {"t": "frame", "instance": frame.instance, "epoch": frame.epoch}
+    for name in _LISTS:
+        if column := getattr(frame, name):
+            fields[name] = column
+    for name in _PARTS:
+        if parts := getattr(frame, name):
+            fields[name] = msgspec.to_builtins(parts, builtin_types=(bytes,))
+    data: bytes = _PACKER.pack(fields)
+    return data

@@ -101,7 +101,7 @@ MUTATIONS: Final = {
         Role.DECODE,
         (
             Change(
-                kv_intake,
+                kv_intake.Intake,
                 "_transfer",
                 "not hmac.compare_digest(digest, link.take(CHECKSUM_BYTES))",
                 "not link.take(CHECKSUM_BYTES)",

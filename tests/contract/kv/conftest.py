@@ -22,7 +22,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def ends(transport: str) -> AsyncIterator[Ends]:
     before = descriptors()
-    ends = await Ends.open(transport, KvSettings(max_transfers=4))
+    ends = await Ends.open(transport, KvSettings(max_transfers=4, tcp_connections=1))
     yield ends
     await ends.close()
     assert descriptors() == before
