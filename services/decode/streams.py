@@ -1,8 +1,8 @@
 """The running batch as streams: each engine step becomes one frame per gateway.
 
 Owns which sequences are live and that each ends once, with Finished or Failed. Reserves and frees nothing: the task
-that owns an attempt waits on `Stream.over` and frees. `_draft` is the per-token path: no feature goes there that could
-be elsewhere.
+that owns an attempt waits on `Stream.over` and frees. `_draft` is the path of every token: it has nothing to do for
+most of them but to look a text up and write it down, and no feature goes there that could be elsewhere.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from msgspec import structs
 from shared.engine import Engine, Sampled, Step
 from shared.errors import BatonError, TooLarge, WorkerLost
 from shared.failpoints import failpoint
-from shared.messages import Finished, Request
+from shared.messages import Finish, Finished, Request
 from shared.worker.frames import Draft, FrameSender, failed
 from shared.worker.metrics import WorkerMetrics
 from shared.worker.progress import Progress
-from shared.worker.tokens import Pieces, Text, finished, logprobs_of, show
+from shared.worker.tokens import Pieces, Shown, Text, finished, logprobs_of, show
 from shared.worker.work import WorkMeter
 
 log = logging.getLogger(__name__)
@@ -27,11 +27,12 @@ log = logging.getLogger(__name__)
 class Stream:
     """One sequence in the batch. `over` brings None when it has `ended` in a frame, or the error it must end with."""
 
-    __slots__ = ("cached_tokens", "ended", "index", "key", "over", "progress", "request", "text")
+    __slots__ = ("cached_tokens", "ended", "gateway", "index", "key", "over", "progress", "request", "text")
 
     def __init__(self, key: str, request: Request, text: Text, cached_tokens: int, progress: Progress) -> None:
         self.key = key
         self.request = request
+        self.gateway = request.gateway
         self.progress = progress
         self.text = text
         self.index = request.generated  # of the next token
@@ -90,37 +91,50 @@ class Streams:
             stream = live.get(sampled.key)
             if stream is None:  # released while the step ran
                 continue
-            gateway = stream.request.gateway
-            draft = drafts.get(gateway)
+            draft = drafts.get(stream.gateway)
             if draft is None:
-                draft = drafts[gateway] = Draft()
+                draft = drafts[stream.gateway] = Draft()
             try:
-                self._add(draft, stream, sampled)
+                if sampled.finish is None and sampled.alternatives is None:
+                    text = stream.text
+                    self._write(draft, stream, sampled.token_id, text.push(sampled.token_id))
+                    if text.matched is not None:
+                        self._finish(draft, stream, Shown("", Finish.STOP, text.matched))
+                else:
+                    self._add(draft, stream, sampled)
             except Exception as error:  # one stream's text must not end everybody's
                 log.exception("a token could not be shown", extra={"request": stream.request.request_id})
                 self._end(draft, stream, BatonError(f"internal error: {type(error).__name__}"))
         for key, failure in step.failed:
             failing = live.get(key)
             if failing is not None:
-                self._end(drafts.setdefault(failing.request.gateway, Draft()), failing, failure)
+                self._end(drafts.setdefault(failing.gateway, Draft()), failing, failure)
         self._metrics.step(len(step.sampled))
         self._work.tokens += len(step.sampled)
         return drafts
 
-    def _add(self, draft: Draft, stream: Stream, sampled: Sampled) -> None:
-        request = stream.request
-        shown = show(stream.text, sampled, request.stopping)
+    def _write(self, draft: Draft, stream: Stream, token_id: int, text: str) -> None:
+        """One more entry, in the frame and in what is kept for another gateway."""
         progress = stream.progress
+        progress.ids.append(token_id)
+        progress.texts.append(text)
+        draft.token(stream.request, stream.index, token_id, text)
+        stream.index += 1
+
+    def _add(self, draft: Draft, stream: Stream, sampled: Sampled) -> None:
+        """A token that ends its stream, or that has logprobs."""
+        request, progress = stream.request, stream.progress
+        shown = show(stream.text, sampled, request.stopping)
         if sampled.alternatives is not None and request.sampling.logprobs is not None:
             logprobs = logprobs_of(self._pieces, len(draft.ids), sampled.token_id, sampled.alternatives)
             draft.logprobs.append(logprobs)
             progress.logprobs.append(structs.replace(logprobs, entry=len(progress.ids)))
-        progress.ids.append(sampled.token_id)
-        progress.texts.append(shown.text)
-        draft.token(request, stream.index, sampled.token_id, shown.text)
-        stream.index += 1
+        self._write(draft, stream, sampled.token_id, shown.text)
         if shown.reason is not None:
-            self._end(draft, stream, finished(request, shown, stream.index, stream.cached_tokens))
+            self._finish(draft, stream, shown)
+
+    def _finish(self, draft: Draft, stream: Stream, shown: Shown) -> None:
+        self._end(draft, stream, finished(stream.request, shown, stream.index, stream.cached_tokens))
 
     def _end(self, draft: Draft, stream: Stream, ending: Finished | BatonError) -> None:
         self.leave(stream)
@@ -147,6 +161,6 @@ class Streams:
     def _lost(self, gateway: str, numbers: set[int], error: BatonError) -> None:
         """End the streams whose tokens did not go out: what follows would have a gap."""
         for stream in list(self._live.values()):
-            if stream.request.gateway == gateway and stream.request.stream in numbers:
+            if stream.gateway == gateway and stream.request.stream in numbers:
                 self.leave(stream)
                 stream.close(error if isinstance(error, TooLarge) else WorkerLost(f"a frame was not sent: {error}"))

@@ -1,5 +1,6 @@
 """The prefill service: a prefill worker in the life of an instance."""
 
+import gc
 from contextlib import AsyncExitStack
 
 from services.prefill.worker import PrefillWorker
@@ -42,6 +43,7 @@ class Prefill:
         probed = standing.engine if isinstance(standing.engine, Probed) else None
         _ = instance.vital.spawn(Checkup(instance, probed).run(), name=f"{instance.id} checkup")
         await worker.listen(stack)
+        gc.freeze()  # what was loaded stays for good: the collector need not walk it while tokens wait
 
     def load(self) -> Load:
         """Say what can be taken now."""

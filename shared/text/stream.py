@@ -1,31 +1,48 @@
 """The text of one stream, token by token: whole characters only, and nothing of a stop string.
 
 Owns what is held back: the bytes of an unfinished character, and text that may be the beginning of a stop string. The
-outcome depends on the bytes alone, never on how they are cut into tokens.
-
-A stop string matches at the first character that completes one; where several end there, the longest counts.
+outcome depends on the bytes alone, never on how they are cut into tokens. `push` is on the path of every token: most
+are whole characters, whose text is looked up, and most cannot matter to a stop string, which is looked up, too.
 """
 
-from codecs import getincrementaldecoder
-from collections.abc import Callable
+from codecs import utf_8_decode
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from shared.messages import Stopping
-from shared.text.tokenizer import Tokenizer
+from shared.text.stops import Place, stops_of
+from shared.text.tokenizer import Tokenizer, whole
 
-_UTF8: Final = getincrementaldecoder("utf-8")
+_NONE: Final[AbstractSet[str]] = frozenset()
 
 
 class TextStream:
     """Turns tokens into text that may be shown. Rebuilding one from the tokens so far gives the same state."""
 
-    __slots__ = ("_count", "_decoder", "_finders", "_first", "_held", "_min_tokens", "_shown", "matched")
+    __slots__ = (
+        "_count",
+        "_harmless",
+        "_held",
+        "_min_tokens",
+        "_place",
+        "_shown",
+        "_stops",
+        "_texts",
+        "_unfinished",
+        "matched",
+    )
 
     def __init__(self, tokenizer: Tokenizer, stopping: Stopping, generated: list[int]) -> None:
-        self._shown = _showing(tokenizer, stopping.shown_token_ids) if stopping.shown_token_ids else tokenizer.shown
-        self._decoder = _UTF8("replace")
-        self._finders = [_Finder(stop) for stop in dict.fromkeys(stopping.stop) if stop]
-        self._first = frozenset(finder.stop[0] for finder in self._finders)
+        self._texts: Mapping[int, str | None] = tokenizer.texts
+        self._shown: Callable[[int], bytes] = tokenizer.shown
+        if stopping.shown_token_ids:
+            self._texts = _Naming(tokenizer, stopping.shown_token_ids)
+            self._shown = self._texts.shown
+        self._stops = stops_of(stopping.stop)
+        self._harmless: AbstractSet[str] = _NONE if self._stops is None else self._stops.harmless
+        self._place: Place = () if self._stops is None else self._stops.start
+        self._unfinished = b""
         self._held = ""
         self._count = 0
         self._min_tokens = stopping.min_tokens
@@ -35,15 +52,23 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """Text that may be shown now; possibly none, possibly text held back before. Nothing once a stop matched."""
+        text = self._texts[token_id]
+        if text is None or self._unfinished:
+            data = self._unfinished + self._shown(token_id)
+            text, length = utf_8_decode(data, "replace", False)
+            self._unfinished = data[length:]
+        if self._stops is None:
+            return text
         self._count += 1
-        text = self._decoder.decode(self._shown(token_id))
-        if not self._finders:
+        if not self._held and text in self._harmless:
             return text
         return self._release(text)
 
     def flush(self) -> str:
         """What is still held back, when the stream ends without a stop string: an unfinished character is U+FFFD."""
-        text = self._release(self._decoder.decode(b"", final=True))
+        text, _ = utf_8_decode(self._unfinished, "replace", True)
+        self._unfinished = b""
+        text = self._release(text)
         held, self._held = self._held, ""
         return text if self.matched is not None else text + held
 
@@ -51,51 +76,31 @@ class TextStream:
         """Look for stop strings in `text`, the continuation of what is held; keep what may yet become one."""
         if self.matched is not None:
             return ""
-        if not self._held and self._first.isdisjoint(text):  # the common case: no stop string can begin here
+        if self._stops is None or not text:
             return text
-        allowed = self._count >= self._min_tokens
         whole = self._held + text
-        for end, character in enumerate(text, start=len(self._held) + 1):
-            longest = 0
-            for finder in self._finders:
-                if finder.feed(character) and allowed and len(finder.stop) > longest:
-                    longest, self.matched = len(finder.stop), finder.stop
-            if longest:
-                self._held = ""
-                return whole[: end - longest]
-        keep = max(finder.length for finder in self._finders)
-        self._held = whole[len(whole) - keep :]
-        return whole[: len(whole) - keep]
+        self._place, end, stop = self._stops.feed(self._place, text, allowed=self._count >= self._min_tokens)
+        if stop:
+            self.matched, self._harmless = stop, _NONE
+            cut = len(self._held) + end - len(stop)
+            self._held = ""
+        else:
+            cut = len(whole) - max(self._place)
+            self._held = whole[cut:]
+        return whole[:cut]
 
 
-def _showing(tokenizer: Tokenizer, wanted: list[int]) -> Callable[[int], bytes]:
-    """What tokens add to a text that shows some special tokens by their names."""
-    names = {token: tokenizer.piece(token)[1] for token in wanted}
-    return lambda token: names.get(token) or tokenizer.shown(token)
+class _Naming(dict[int, str | None]):
+    """The texts of a tokenizer, but for some special tokens, which are shown by their names."""
 
+    def __init__(self, tokenizer: Tokenizer, wanted: list[int]) -> None:
+        self._raw = {token: tokenizer.piece(token)[1] for token in wanted}
+        super().__init__({token: whole(raw) for token, raw in self._raw.items()})
+        self._tokenizer = tokenizer
 
-class _Finder:
-    """Knuth, Morris and Pratt: looks for one string in a text that comes character by character."""
+    def __missing__(self, token_id: int) -> str | None:
+        return self._tokenizer.texts[token_id]
 
-    __slots__ = ("_fall", "length", "stop")
-
-    def __init__(self, stop: str) -> None:
-        self.stop = stop
-        self.length = 0  # of the longest end of the text that is a beginning of the string, itself excluded
-        self._fall = [0] * len(stop)  # where to go on when the character after so many matching ones differs
-        matching = 0
-        for place in range(1, len(stop)):
-            while matching and stop[place] != stop[matching]:
-                matching = self._fall[matching - 1]
-            matching += stop[place] == stop[matching]
-            self._fall[place] = matching
-
-    def feed(self, character: str) -> bool:
-        """Take the next character; true when the string is complete with it."""
-        length, stop = self.length, self.stop
-        while length and stop[length] != character:
-            length = self._fall[length - 1]
-        length += stop[length] == character
-        complete = length == len(stop)
-        self.length = self._fall[length - 1] if complete else length
-        return complete
+    def shown(self, token_id: int) -> bytes:
+        """The bytes that a token adds to the text."""
+        return self._raw.get(token_id) or self._tokenizer.shown(token_id)

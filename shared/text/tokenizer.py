@@ -4,7 +4,7 @@ Owns the mapping between text and token ids. A token's bytes are what makes stre
 tokens is their bytes, joined and decoded, so it does not matter where a character is cut.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -47,6 +47,34 @@ class Tokenizer(Protocol):
         """The bytes that a token adds to the text: its own, or none when it is special."""
         ...
 
+    @property
+    def texts(self) -> Mapping[int, str | None]:
+        """What `shown` says, as text, for any token; None where it is no whole characters. Quick: looked up."""
+        ...
+
+
+def whole(raw: bytes) -> str | None:
+    """The text of bytes; None where they are no whole characters by themselves."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+class Texts(dict[int, str | None]):
+    """The texts of a vocabulary, each made when it is asked for first. Grows no further than the vocabulary."""
+
+    def __init__(self, vocabulary: int, shown: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._vocabulary = vocabulary
+        self._shown = shown
+
+    def __missing__(self, token_id: int) -> str | None:
+        text = whole(self._shown(token_id))
+        if 0 <= token_id < self._vocabulary:
+            self[token_id] = text
+        return text
+
 
 class HubTokenizer:
     """A tokenizer.json, run by the `tokenizers` package."""
@@ -63,6 +91,7 @@ class HubTokenizer:
         self._shown: dict[int, bytes] = {}
         self.special: Sequence[str] = [one.content for one in self._added.values() if one.special]
         self.vocabulary: int = 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
+        self.texts: Mapping[int, str | None] = Texts(self.vocabulary, self.shown)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """See Tokenizer."""
@@ -85,7 +114,9 @@ class HubTokenizer:
         """See Tokenizer."""
         known = self._shown.get(token_id)
         if known is None:
-            known = self._shown[token_id] = self._read(token_id)
+            known = self._read(token_id)
+            if 0 <= token_id < self.vocabulary:  # others are anyone's numbers
+                self._shown[token_id] = known
         return known
 
     def _read(self, token_id: int) -> bytes:
@@ -105,6 +136,10 @@ class ByteTokenizer:
     _NAMES: Final = {BOS: b"<bos>", EOS: b"<eos>"}
     _BYTES: Final = tuple(bytes([value]) for value in range(256))
     special: Sequence[str] = ("<bos>", "<eos>")
+    texts: Mapping[int, str | None]
+
+    def __init__(self) -> None:
+        self.texts = Texts(self.vocabulary, self.shown)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """See Tokenizer. A written-out special token is recognised at the text's start only, where templates put it."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from shared.bus import Bus
 from shared.errors import BatonError, Code, LinkLost, TooLarge
-from shared.messages import Epoch, Failed, Finished, Frame, HandedOff, Logprobs, Request, encode
+from shared.messages import Epoch, Failed, Finished, Frame, HandedOff, Logprobs, Request, encode, encode_frame
 from shared.subjects import Subjects
 
 RETRY_S: Final = 0.02
@@ -86,7 +86,7 @@ class FrameSender:
 
     async def _publish_frame(self, subject: str, frame: Frame) -> None:
         try:
-            await self._publish(subject, encode(frame))
+            await self._publish(subject, encode_frame(frame))
         except TooLarge:
             halves = split(frame)
             if halves is None:

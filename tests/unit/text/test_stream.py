@@ -124,11 +124,34 @@ def test_encoding_and_decoding_give_the_text_back(tokenizer: HubTokenizer, text:
         assert one.decode(one.encode(text, special=False)) == text
 
 
+@given(st.data())
+def test_special_tokens_that_are_wanted_show_their_names_among_any_others(
+    tokenizer: HubTokenizer, data: st.DataObject
+) -> None:
+    special = [
+        token for token in range(tokenizer.vocabulary) if tokenizer.piece(token)[1] and not tokenizer.shown(token)
+    ]
+    wanted = data.draw(st.lists(st.sampled_from([*special, tokenizer.vocabulary]), min_size=1))
+    ids = data.draw(tokens_of(tokenizer) | st.lists(st.sampled_from(special), max_size=5))
+    raw = b"".join(tokenizer.piece(token)[1] if token in wanted else tokenizer.shown(token) for token in ids)
+    stream = TextStream(tokenizer, Stopping(max_tokens=99, shown_token_ids=wanted), [])
+    assert "".join(map(stream.push, ids)) + stream.flush() == raw.decode("utf-8", "replace")
+
+
+def test_the_table_of_texts_grows_no_further_than_the_vocabulary(tokenizer: HubTokenizer) -> None:
+    for one in (tokenizer, ByteTokenizer()):
+        for token in range(-5, one.vocabulary + 500):
+            text = one.texts[token]
+            assert text == one.decode([token]) or text is None
+        assert len(one.texts) == one.vocabulary
+
+
 class Pieces:
     """A vocabulary of texts."""
 
     def __init__(self, parts: list[str]) -> None:
         self.parts = parts
+        self.texts = dict(enumerate(parts))
 
     def shown(self, token_id: int) -> bytes:
         return self.parts[token_id].encode()

@@ -1,10 +1,11 @@
 """Frames: columns in, bytes out, and nothing lost where one is split."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.engine import Alternatives, Sampled
-from shared.messages import Finish, Finished, Frame, Logprobs, Stopping, TokenLogprob
+from shared.messages import Finish, Finished, Frame, Logprobs, Stopping, TokenLogprob, encode, encode_frame
 from shared.worker.frames import split
 from shared.worker.tokens import logprobs_of, show
 from tests.unit.worker.scripted import Pieces, PlainText
@@ -46,6 +47,18 @@ def test_splitting_a_frame_loses_nothing_and_keeps_each_ending_after_its_tokens(
     assert [piece.ids[one.entry] for piece in pieces for one in piece.logprobs] == [one.entry for one in whole.logprobs]
     last_token = max((i for i, piece in enumerate(pieces) if piece.ids), default=-1)
     assert all(i > last_token for i, piece in enumerate(pieces) if piece.ended)
+
+
+@given(st.integers(0, 20), st.integers(0, 3), st.lists(st.integers(0, 19), unique=True).map(sorted))
+def test_a_frames_bytes_are_those_of_any_message(entries: int, endings: int, logprobs: list[int]) -> None:
+    frame = a_frame(entries, endings, logprobs)
+    assert encode_frame(frame) == encode(frame)
+
+
+def test_a_frame_that_cannot_be_said_leaves_nothing_in_the_next() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        encode_frame(Frame("d1", (1, 1), [1], [0], [0], [5], ["\ud800"]))
+    assert encode_frame(a_frame(2, 1, [])) == encode(a_frame(2, 1, []))
 
 
 def test_a_stop_token_ends_a_stream_and_releases_what_a_stop_string_held_back() -> None:
