@@ -13,6 +13,7 @@ from shared.engine.opening import open_engine
 from shared.errors import BatonError
 from shared.messages import Finish, Sampling, Stopping
 from shared.models import ModelSpec, resolve
+from tests.shared_arena import SharedArena
 from tests.vllm_pool import VllmPool
 
 DEADLINE_S = 30.0
@@ -34,7 +35,7 @@ def sequence(
 def memory_for(engine: Engine, content: bytes) -> memoryview:
     """What the engine can use as a buffer, with that content."""
     if isinstance(engine, Staged):
-        return VllmPool.memory(content)
+        return SharedArena.memory(content)
     return memoryview(bytearray(content))
 
 
@@ -183,6 +184,8 @@ class House:
             engine = await VllmPool.engine(spec, chosen)
         else:
             engine = open_engine(ScenarioSettings(model="any", engine=self.kind, engine_options=chosen), spec)
+            if isinstance(engine, Staged):
+                engine.stage(SharedArena.arena())
             await engine.start()
         worker = Worker(engine, reads=reads)
         self._open.append(worker)
@@ -196,7 +199,7 @@ class House:
                 await VllmPool.give_back(worker.engine)
             else:
                 await worker.close()
-        VllmPool.forget_memory()
+        SharedArena.forget()
 
 
 @asynccontextmanager

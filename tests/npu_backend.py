@@ -50,13 +50,16 @@ class Event:
         self._asked = 0
         self._recorded = False
 
-    def record(self, stream: Stream) -> None:
+    def record(self, stream: Stream | None = None) -> None:
         self._recorded = True
 
     def query(self) -> bool:
         assert self._recorded
         self._asked += 1
         return self._asked > 1
+
+    def synchronize(self) -> None:
+        assert self._recorded
 
 
 class Module(types.ModuleType):

@@ -10,7 +10,7 @@ from shared.engine.torch_engine.architecture import read_architecture
 from shared.engine.torch_engine.blocks import Blocks
 from shared.engine.torch_engine.cache import Cache
 from shared.engine.torch_engine.device import DTYPES, resolve
-from shared.engine.torch_engine.gathered import GatheredLayout
+from shared.engine.torch_engine.layouts import layout_for
 from shared.engine.torch_engine.model import Loader
 from shared.engine.torch_engine.options import read_options
 from shared.engine.torch_engine.scheduler import Scheduler
@@ -46,7 +46,7 @@ class Rig:
             self.model = loader.model()
             layout = kv_layout(directory, self.architecture, chosen, str(dtype).removeprefix("torch."))
             self.cache = Cache(layout, chosen.num_blocks, dtype, self.device)
-        self.layout = GatheredLayout(self.architecture, self.cache, self.device, dtype)
+        self.layout = layout_for(self.architecture, self.cache, self.device, dtype, sequences=chosen.max_num_seqs)
         self.blocks = Blocks(chosen.num_blocks)
         self.scheduler = Scheduler(
             self.blocks,
@@ -64,7 +64,7 @@ class Rig:
 
     def decode(self, run: Run) -> None:
         """A completed prompt goes on here, as if its KV had been exported and inserted."""
-        self.scheduler._decoding.append(run)
+        self.scheduler._decoding[run.key] = run
 
     def step(self) -> dict[str, torch.Tensor]:
         """The logits that the step decides, by key."""

@@ -9,12 +9,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from shared.engine import Engine
-from shared.kv.arena import Arena, Range
 from shared.models import ModelSpec
+from tests.shared_arena import SharedArena
 
 MOST: Final = 5
 """Engines that are kept idle; each takes two processes and a gigabyte."""
-ARENA_BYTES: Final = 1 << 30
 BLOCK: Final = 32
 """Tokens: the least that vLLM's attention on CPU takes."""
 Key = tuple[tuple[str, Any], ...]
@@ -23,25 +22,8 @@ Key = tuple[tuple[str, Any], ...]
 class VllmPool:
     """One per session."""
 
-    _arena: Arena | None = None
-    _ranges: list[Range] = []
     _idle: "OrderedDict[int, tuple[Key, Engine]]" = OrderedDict()
     _keys: dict[int, Key] = {}
-
-    @classmethod
-    def memory(cls, content: bytes) -> memoryview:
-        """A range of the arena, until `forget_memory`."""
-        taken = cls._get_arena().reserve(max(1, len(content)))
-        cls._ranges.append(taken)
-        view = taken.view[: len(content)]
-        view[:] = content
-        return view
-
-    @classmethod
-    def forget_memory(cls) -> None:
-        """At the end of a test."""
-        while cls._ranges:
-            cls._ranges.pop().release()
 
     @classmethod
     async def engine(cls, spec: ModelSpec, chosen: dict[str, Any]) -> Engine:
@@ -59,7 +41,7 @@ class VllmPool:
             from shared.text import open_tokenizer
 
             engine = VllmEngine(spec, options, lambda: open_tokenizer(spec))
-            engine.stage(cls._get_arena())
+            engine.stage(SharedArena.arena())
             await engine.start()
         else:
             engine = cls._idle.pop(found)[1]
@@ -88,12 +70,6 @@ class VllmPool:
             engine._core.close()
             engine._hub._context.destroy(linger=0)  # an open socket would hold the interpreter's end up for ever
             engine._hub._folder.cleanup()
-
-    @classmethod
-    def _get_arena(cls) -> Arena:
-        if cls._arena is None:
-            cls._arena = Arena(ARENA_BYTES, shared=True)
-        return cls._arena
 
 
 def translated(chosen: dict[str, Any]) -> dict[str, Any]:

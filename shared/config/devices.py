@@ -15,7 +15,8 @@ MOST: Final = 1024
 """Devices of a machine."""
 _RANGE: Final = re.compile(r"(\d{1,4})-(\d{1,4})")
 _ID: Final = re.compile(r"\d{1,4}|(?:GPU|MIG)-[0-9A-Za-z-]+")
-_SIZES: Final = ("tensor_parallel_size", "pipeline_parallel_size")
+_SIZES: Final = {"vllm": ("tensor_parallel_size", "pipeline_parallel_size"), "torch": ("tensor_parallel",)}
+"""The options by which an engine splits a model over devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,16 @@ def devices_needed(settings: ScenarioSettings) -> int:
     """
     if settings.devices_per_worker:
         return settings.devices_per_worker
+    return 0 if _on_processor(settings) else _split(settings)
+
+
+def _on_processor(settings: ScenarioSettings) -> bool:
     on_cpu = str(settings.engine_options.get("device", "cpu")).partition(":")[0] == "cpu"
-    if settings.engine == "sim" or (settings.engine == "torch" and on_cpu):
-        return 0
-    return _split(settings)
+    return settings.engine == "sim" or (settings.engine == "torch" and on_cpu)
 
 
 def _split(settings: ScenarioSettings) -> int:
-    sizes = [settings.engine_options.get(name, 1) for name in _SIZES]
+    sizes = [settings.engine_options.get(name, 1) for name in _SIZES.get(settings.engine, ())]
     return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
 
 
@@ -89,9 +92,8 @@ def device_faults(words: Sequence[str], scenarios: dict[str, ScenarioSettings]) 
     except ValueError as error:
         faults.append(f"instance.devices: {error}")
     for name, settings in scenarios.items():
-        groups = [group.name for group in configured_groups(settings)] if settings.engine == "vllm" else []
-        for own in (in_group(settings, group) for group in groups):
-            if 0 < own.devices_per_worker < _split(own):
+        for own in (in_group(settings, group.name) for group in configured_groups(settings)):
+            if 0 < own.devices_per_worker < _split(own) and not _on_processor(own):
                 few = f"scenario.{name}.devices_per_worker is {own.devices_per_worker}"
                 faults.append(f"{few}, but its engine splits the model over {_split(own)}")
                 break

@@ -38,7 +38,12 @@ def _torch(settings: ScenarioSettings, spec: ModelSpec, tokenizer: Tokenizer | N
         raise ConfigError([f"engine torch needs the package {error.name}: pip install 'baton[torch]'"]) from error
     if spec.path is None:
         raise ConfigError([f"engine torch needs a model's files, and {spec.name} has none"])
-    return TorchEngine(spec.path, settings.engine_options, spec.eos_ids, lambda: tokenizer or open_tokenizer(spec))
+    parts = (spec.path, settings.engine_options, spec.eos_ids, lambda: tokenizer or open_tokenizer(spec))
+    if settings.engine_options.get("tensor_parallel", 1) == 1:
+        return TorchEngine(*parts)
+    from shared.engine.torch_engine.ranks.engine import RankedEngine  # noqa: PLC0415
+
+    return RankedEngine(*parts)
 
 
 def _vllm(settings: ScenarioSettings, spec: ModelSpec, tokenizer: Tokenizer | None, role: Role | None) -> Engine:

@@ -1,18 +1,19 @@
 """Which tokens a sequence has had, and how often: what the penalties look at. Pure."""
 
+from array import array
 from collections.abc import Sequence
 
 from shared.messages import Sampling
 
 
 class History:
-    """Distinct tokens of prompt and generation as two columns, kept up as tokens come."""
+    """Distinct tokens of prompt and generation as two columns, kept up as tokens come; each draw copies them."""
 
     __slots__ = ("_place", "counts", "ids")
 
     def __init__(self, tokens: Sequence[int], prompt_tokens: int) -> None:
-        self.ids: list[int] = list(dict.fromkeys(tokens[:prompt_tokens]))
-        self.counts: list[int] = [0] * len(self.ids)  # of generated occurrences; 0 is prompt only
+        self.ids = array("q", dict.fromkeys(tokens[:prompt_tokens]))
+        self.counts = array("q", bytes(8 * len(self.ids)))  # of generated occurrences; 0 is prompt only
         self._place = {token: place for place, token in enumerate(self.ids)}
         for token in tokens[prompt_tokens:]:
             self.add(token)

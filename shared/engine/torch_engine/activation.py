@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shared.engine.torch_engine.cuda.present import has_kernels
 from shared.engine.torch_engine.device import Device
 
 Activation = Callable[[Tensor], Tensor]
@@ -33,6 +34,10 @@ def activation(name: str, device: Device, dtype: torch.dtype) -> Activation:
 
 def gate(name: str, device: Device, dtype: torch.dtype) -> Gate:
     """The gate with that activation, for this device."""
+    if has_kernels(device.where):
+        from shared.engine.torch_engine.cuda.gates import fused_gate  # noqa: PLC0415  only there is Triton
+
+        return fused_gate(name)
     act = activation(name, device, dtype)
 
     def apply(both: Tensor) -> Tensor:

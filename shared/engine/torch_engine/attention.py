@@ -46,7 +46,7 @@ class Tile:
     first: int
     last: int
     mask: Tensor  # added to the scores: [sequences, 1, 1, keys] or [rows, keys]
-    rows: int  # queries are padded to so many, where they are fewer
+    rows: int  # see attend_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Part:
     """What is read from the cache at once: for one query of each of several sequences, or for one chunk's tiles."""
 
     sequences: int
-    block_rows: Tensor  # [2 * layers, sequences * blocks]
+    block_rows: Tensor  # see Cache
     tiles: list[Tile]
 
 
@@ -75,7 +75,10 @@ def padded(seen: Ints) -> Ints:
 
 
 class Geometry:
-    """Turns spans into parts, for one cache and one number type of scores."""
+    """Turns spans into parts, for one cache and one number type of scores.
+
+    `rows`: a call with fewer query rows is padded to so many.
+    """
 
     def __init__(self, cache: Cache, device: Device, dtype: torch.dtype) -> None:
         self._cache = cache
@@ -86,40 +89,56 @@ class Geometry:
         plane_bytes = size * layout.kv_heads * layout.head_dim * layout.item_bytes
         self._blocks_at_once = max(1, device.gather_bytes // plane_bytes)
         self._step = math.lcm(size, ORIGIN_STEP)
-        self._rows = fewest_rows(layout.head_dim) if device.steady and dtype == torch.float32 else NONE
+        self.rows = fewest_rows(layout.head_dim) if device.steady and dtype == torch.float32 else NONE
 
-    def parts(self, kind: LayerKind, decodes: list[Span], chunks: list[Span]) -> list[Part]:
-        """All parts of a step. The rows are those of `decodes`, sorted by position, then those of `chunks`."""
-        result = list(self._decode_parts(kind, decodes))
-        row = len(decodes)
+    def parts(self, kind: LayerKind, decodes: list[Span], chunks: list[Span], row: int = 0) -> list[Part]:
+        """All parts of a step. From `row` on, the rows are those of `decodes`, sorted by position, then of `chunks`."""
+        result = list(self._decode_parts(kind, decodes, row))
+        row += len(decodes)
         for span in chunks:
             result.append(self._chunk_part(kind, span, row))
             row += span.stop - span.start
         return result
 
-    def _decode_parts(self, kind: LayerKind, spans: list[Span]) -> Iterator[Part]:
+    def reach(self, kind: LayerKind, positions: Ints) -> tuple[Ints, Ints]:
+        """What is read for queries decoded at these positions: the first key, and how many."""
+        origins = self._origins(kind, positions)
+        return origins, np.minimum(padded(positions - origins + 1), self._most(kind))
+
+    def _decode_parts(self, kind: LayerKind, spans: list[Span], row: int) -> Iterator[Part]:
         if not spans:
             return
-        size = self._block_size
         positions: Ints = np.fromiter((span.start for span in spans), np.int64, len(spans))
-        origins = self._origins(kind, positions)
-        lengths = np.minimum(padded(positions - origins + 1), self._most(kind))
+        origins, lengths = self.reach(kind, positions)
         start = 0
         while start < len(spans):
             keys = int(lengths[start])
-            blocks = -(-keys // size)
             stop = start + 1
-            room = max(1, self._blocks_at_once // blocks)
+            room = self.at_once(keys)
             while stop < len(spans) and lengths[stop] == keys and stop - start < room:
                 stop += 1
-            tables = np.zeros((stop - start, blocks), np.int64)  # block 0 where there is none
-            for row, span in enumerate(spans[start:stop]):
-                some = span.blocks[int(origins[start + row]) // size : span.start // size + 1]
-                tables[row, : len(some)] = some
-            seen = origins[start:stop, None] + np.arange(keys)
-            mask = self._mask(kind, seen, positions[start:stop, None])[:, None, None, :]
-            yield Part(stop - start, self._block_rows(tables), [Tile(start, stop, 0, keys, mask, self._rows)])
+            some = slice(start, stop)
+            mask = self.visible(kind, origins[some], keys, positions[some])[:, None, None, :]
+            tile = Tile(row + start, row + stop, 0, keys, mask, self.rows)
+            yield Part(stop - start, self.tables(spans[some], origins[some], keys), [tile])
             start = stop
+
+    def at_once(self, keys: int) -> int:
+        """Of how many sequences so many keys are read at once."""
+        return max(1, self._blocks_at_once // -(-keys // self._block_size))
+
+    def tables(self, spans: list[Span], origins: Ints, keys: int) -> Tensor:
+        """Where in the cache so many keys from the origins on lie, each for one query; see Cache.block_rows."""
+        size = self._block_size
+        tables = np.zeros((len(spans), -(-keys // size)), np.int64)  # block 0 where there is none
+        for row, (span, origin) in enumerate(zip(spans, origins.tolist(), strict=True)):
+            some = span.blocks[origin // size : span.start // size + 1]
+            tables[row, : len(some)] = some
+        return self._block_rows(tables)
+
+    def visible(self, kind: LayerKind, origins: Ints, keys: int, positions: Ints) -> Tensor:
+        """What of so many keys from the origins on the queries at the positions see: [queries, keys], 0 or -inf."""
+        return self._mask(kind, origins[:, None] + np.arange(keys), positions[:, None])
 
     def _chunk_part(self, kind: LayerKind, span: Span, row: int) -> Part:
         size = self._block_size
@@ -134,7 +153,7 @@ class Geometry:
         cuts = np.flatnonzero(np.diff(origins) | np.diff(keys)) + 1
         tiles = []
         for start, stop in pairwise((0, *cuts.tolist(), len(positions))):
-            rows = stop - start if self._rows == NONE else -(-(stop - start) // QUERY_BLOCK) * QUERY_BLOCK
+            rows = stop - start if self.rows == NONE else -(-(stop - start) // QUERY_BLOCK) * QUERY_BLOCK
             mask = self._mask(
                 kind, origins[start] + np.arange(keys[start]), positions[start] + np.arange(rows)[:, None]
             )
@@ -164,30 +183,27 @@ class Geometry:
         return self._device.upload(mask)
 
 
-def attend(queries: Tensor, cache: Cache, layer: int, parts: list[Part], scale: float) -> Tensor:
-    """[rows, heads, head_dim] -> [rows, heads * head_dim]. Several query heads share one key head."""
-    rows, heads, head_dim = queries.shape
-    kv_heads = cache.layout.kv_heads
-    group = heads // kv_heads
-    out = torch.empty((rows, kv_heads, group, head_dim), dtype=queries.dtype, device=queries.device)
+def attend(queries: Tensor, cache: Cache, layer: int, parts: list[Part], *, scale: float, out: Tensor) -> None:
+    """[rows, heads, head_dim] -> `out`, [rows, kv_heads, heads / kv_heads, head_dim]: they share a key head."""
+    kv_heads, group = out.shape[1:3]
     for part in parts:
         keys, values = cache.read(layer, part.block_rows, part.sequences)
         for tile in part.tiles:
-            query = queries[tile.start : tile.stop].view(-1, kv_heads, group, head_dim)
+            query = queries[tile.start : tile.stop].view(-1, kv_heads, group, out.shape[3])
             some, theirs = keys[:, :, tile.first : tile.last], values[:, :, tile.first : tile.last]
             if tile.mask.dim() > 2:  # noqa: PLR2004  one query per sequence: heads as queries
-                result = _attend(query, some, theirs, tile, scale)
+                result = attend_to(query, some, theirs, tile.mask, rows=tile.rows, scale=scale)
             else:
                 some, theirs = (x.transpose(0, 1).expand(-1, group, -1, -1) for x in (some, theirs))
                 query = query.permute(1, 2, 0, 3)  # [kv_heads, group, queries, head_dim]
-                result = _attend(query, some, theirs, tile, scale).permute(2, 0, 1, 3)
+                result = attend_to(query, some, theirs, tile.mask, rows=tile.rows, scale=scale).permute(2, 0, 1, 3)
             out[tile.start : tile.stop] = result
-    return out.flatten(1)
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, tile: Tile, scale: float) -> Tensor:
+def attend_to(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, *, rows: int, scale: float) -> Tensor:
+    """One call of the kernel, in so many query rows at least."""
     number = query.shape[2]
-    if number < tile.rows:
-        query = functional.pad(query, (0, 0, 0, tile.rows - number))
-    result = functional.scaled_dot_product_attention(query, keys, values, attn_mask=tile.mask, scale=scale)
-    return result[:, :, :number]
+    if number < rows:
+        query = functional.pad(query, (0, 0, 0, rows - number))
+    result = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+    return result[:, :, :number] if number < rows else result

@@ -7,6 +7,7 @@ Block 0 is never handed out: it stays zero, and short block tables are padded wi
 
 import hashlib
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
@@ -35,7 +36,7 @@ class Blocks:
         self._count = [0] * (number + 1)
         self._digest: dict[int, Digest] = {}  # of blocks whose content is indexed
         self._block: dict[Digest, int] = {}
-        self._idle: dict[int, None] = {}  # in order of eviction: first in, first out
+        self._idle: OrderedDict[int, None] = OrderedDict()  # in order of eviction: first in, first out
 
     @property
     def free(self) -> int:
@@ -92,8 +93,7 @@ class Blocks:
                 self._free.append(block)
 
     def _evict(self) -> int:
-        block = next(iter(self._idle))
-        del self._idle[block]
+        block, _ = self._idle.popitem(last=False)  # a plain dict would step over all that were evicted before
         del self._block[self._digest.pop(block)]
         return block
 

@@ -4,6 +4,7 @@ Owns that tensor and every access to it. Block first, so that a sequence leaves 
 scatter, whatever the number of layers. Who owns which block is the scheduler's business.
 """
 
+from array import array
 from collections.abc import Sequence
 from functools import partial
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from shared.engine.torch_engine.device import Device
+from shared.engine.torch_engine.passage import Passage, words
 from shared.engine.torch_engine.staging import Staging
 from shared.kv.layout import KvLayout
 
@@ -23,47 +25,62 @@ class Cache:
         self._device = device
         # zeros, because padding is read: masked out, it must still be a number
         self._blocks = torch.zeros(layout.shape(number + 1), dtype=dtype, device=device.where)
+        self._rows = words(self._blocks)  # one row per block
+        self._passage = Passage(self._rows) if device.where.type == "cuda" else None
         width = layout.kv_heads * layout.head_dim
-        self._by_token = self._blocks.view(-1, width)  # one row per block, layer, kind and token
-        self._by_block = self._blocks.view(-1, layout.block_tokens * width)  # one row per block, layer and kind
-        self._scratch = torch.empty((2, 0, layout.block_tokens * width), dtype=dtype, device=device.where)
+        by_token = self._blocks.view(-1, width)  # one row per block, layer, kind and token
+        by_block = self._blocks.view(-1, layout.block_tokens * width)  # one row per block, layer and kind
+        # each layer's begin with the keys of its block 0, so that one index serves them all
+        self._by_token = [by_token[2 * layer * layout.block_tokens :] for layer in range(layout.layers)]
+        self._by_block = [by_block[2 * layer :] for layer in range(layout.layers)]
+        self._scratch = by_block.new_empty((0, by_block.shape[1]))
+
+    @property
+    def number(self) -> int:
+        """Of usable blocks."""
+        return self._blocks.shape[0] - 1
+
+    def plane(self, layer: int) -> Tensor:
+        """Where one layer's keys and values lie: [blocks, 2, block_size, kv_heads, head_dim]."""
+        return self._blocks[:, layer]
 
     def token_rows(self, blocks: Tensor, offsets: Tensor) -> Tensor:
-        """[2 * layers, tokens]: where each layer's keys (even rows) and values (odd rows) of the tokens are written."""
-        return self.block_rows(blocks) * self.layout.block_tokens + offsets
+        """[tokens, 2]: where a layer's keys and values of the tokens are written."""
+        keys = blocks * (2 * self.layout.layers * self.layout.block_tokens) + offsets
+        return torch.stack((keys, keys + self.layout.block_tokens), 1)
 
     def block_rows(self, blocks: Tensor) -> Tensor:
-        """[2 * layers, blocks]: where each layer's keys (even rows) and values (odd rows) of the blocks lie."""
-        planes = 2 * self.layout.layers
-        return blocks * planes + torch.arange(planes, device=blocks.device)[:, None]
+        """[2 * blocks]: where a layer's keys of the blocks lie, then its values."""
+        keys = blocks * (2 * self.layout.layers)
+        return torch.cat((keys, keys + 1))
 
-    def write(self, layer: int, token_rows: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store the keys and values [tokens, kv_heads, head_dim] of one layer."""
-        self._by_token.index_copy_(0, token_rows[2 * layer], keys.flatten(1))
-        self._by_token.index_copy_(0, token_rows[2 * layer + 1], values.flatten(1))
+    def write(self, layer: int, token_rows: Tensor, pairs: Tensor) -> None:
+        """Store one layer's keys and values, side by side: [tokens, 2 * kv_heads, head_dim]."""
+        self._by_token[layer].index_put_((token_rows,), pairs.view(len(pairs), 2, -1))
 
     def read(self, layer: int, block_rows: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer, each [sequences, kv_heads, tokens, head_dim]; valid until the next read."""
-        number = block_rows.shape[1]
-        if number > self._scratch.shape[1]:
-            self._scratch = self._scratch.new_empty((2, number, self._scratch.shape[2]))
-        keys, values = self._scratch[0, :number], self._scratch[1, :number]
-        torch.index_select(self._by_block, 0, block_rows[2 * layer], out=keys)
-        torch.index_select(self._by_block, 0, block_rows[2 * layer + 1], out=values)
-        shape = (sequences, -1, self.layout.kv_heads, self.layout.head_dim)
-        return keys.view(shape).transpose(1, 2), values.view(shape).transpose(1, 2)
+        number = len(block_rows)
+        if number > len(self._scratch):
+            self._scratch = self._scratch.new_empty((number, self._scratch.shape[1]))
+        both = torch.index_select(self._by_block[layer], 0, block_rows, out=self._scratch[:number])
+        both = both.view(2, sequences, -1, self.layout.kv_heads, self.layout.head_dim).transpose(2, 3)
+        return both[0], both[1]
 
     def clear(self, blocks: Sequence[int]) -> None:
         """Set blocks to zero, so that what an earlier sequence left in them is neither read nor exported."""
         if blocks:
-            self._blocks.index_fill_(0, torch.tensor(blocks, device=self._device.where), 0)
+            self._blocks.index_fill_(0, self._index(blocks), 0)
 
     def export(self, blocks: Sequence[int], buffer: memoryview, staging: Staging | None = None) -> None:
         """Gather the blocks into the buffer, whose size is exactly theirs, or its place in the device's staging."""
-        if staging is not None and staging.write(buffer, partial(self._gather, blocks)):
+        if staging is not None and staging.write(buffer, partial(self.gather, blocks)):
             return
-        target = torch.frombuffer(buffer, dtype=self._blocks.dtype).view(self.layout.shape(len(blocks)))
-        self._device.gather(self._blocks, torch.tensor(blocks, device=self._device.where), target)
+        index = self._index(blocks)
+        if self._passage is not None:
+            self._passage.gather(index, buffer)
+        else:
+            self._device.gather(self._rows, index, self._as_rows(buffer, len(blocks)))
 
     def take_in(self, blocks: Sequence[int], tokens: int, buffer: memoryview, staging: Staging | None = None) -> None:
         """Scatter a buffer of so many tokens, made by `export`, into the first of `blocks`; the others become zero.
@@ -72,22 +89,31 @@ class Cache:
         """
         used, over = divmod(tokens, self.layout.block_tokens)
         number = used + bool(over)
-        if staging is None or not staging.read(buffer, partial(self._scatter, blocks[:number])):
+        if staging is None or not staging.read(buffer, partial(self.scatter, blocks[:number])):
             if buffer.readonly:  # torch has no read-only tensors
                 buffer = memoryview(bytearray(buffer))
-            source = torch.frombuffer(buffer, dtype=self._blocks.dtype).view(self.layout.shape(number))
-            self._device.scatter(self._blocks, torch.tensor(blocks[:number], device=self._device.where), source)
+            index = self._index(blocks[:number])
+            if self._passage is not None:
+                self._passage.scatter(index, buffer)
+            else:
+                self._device.scatter(self._rows, index, self._as_rows(buffer, number))
         if over:  # beyond the last token nothing that the sender left may be read
             self._blocks[blocks[used], :, :, over:] = 0
         self.clear(blocks[number:])
 
-    def _gather(self, blocks: Sequence[int], target: Tensor) -> None:
-        index = torch.tensor(blocks, device=self._device.where)
-        torch.index_select(self._blocks, 0, index, out=self._as_blocks(target, len(blocks)))
+    def gather(self, blocks: Sequence[int], target: Tensor) -> None:
+        """Copy the blocks to one piece of the device's memory, uint8 [bytes], in stream order."""
+        index = self._index(blocks)
+        torch.index_select(self._rows, 0, index, out=target.view(self._rows.dtype).view(len(blocks), -1))
 
-    def _scatter(self, blocks: Sequence[int], source: Tensor) -> None:
-        index = torch.tensor(blocks, device=self._device.where)
-        self._blocks.index_copy_(0, index, self._as_blocks(source, len(blocks)))
+    def scatter(self, blocks: Sequence[int], source: Tensor) -> None:
+        """Set the blocks from one piece of the device's memory, uint8 [bytes], in stream order."""
+        index = self._index(blocks)
+        self._rows.index_copy_(0, index, source.view(self._rows.dtype).view(len(blocks), -1))
 
-    def _as_blocks(self, staged: Tensor, number: int) -> Tensor:
-        return staged.view(self._blocks.dtype).view(self.layout.shape(number))
+    def _as_rows(self, buffer: memoryview, number: int) -> Tensor:
+        return torch.frombuffer(buffer, dtype=self._rows.dtype).view(number, -1)
+
+    def _index(self, blocks: Sequence[int]) -> Tensor:
+        """The numbers on the device. By way of an array: torch reads a list of a thousand eight times as slowly."""
+        return self._device.upload(torch.frombuffer(array("q", blocks), dtype=torch.int64))

@@ -66,10 +66,11 @@ class TorchEngine:
     ) -> None:
         checked = read_options(options)
         self._directory = directory
-        self._device = checked.device
+        self._options = checked
+        self._eos_ids = eos_ids
         self._tokenizer = tokenizer
         self._grammars: Grammars | None = None
-        self._worker = Worker(build=lambda: Runner(directory, checked, eos_ids), post=self._post)
+        self._worker = Worker(build=self._build, post=self._post)
         self._held: dict[str, _Held] = {}
         self._asked: set[Answer] = set()
         self._unread: deque[Step] = deque()
@@ -97,11 +98,11 @@ class TorchEngine:
     @property
     def devices(self) -> frozenset[str]:
         """See shared.engine.Probed."""
-        return devices_of(self._device)
+        return devices_of(self._options.device)
 
     def probe(self) -> tuple[Health, str]:
         """See shared.engine.Probed."""
-        return probe(self._device)
+        return probe(self._options.device)
 
     async def start(self) -> None:
         """Load the model in the engine's own thread. Raises EngineFailed (fatal) when it cannot."""
@@ -227,11 +228,17 @@ class TorchEngine:
         finally:
             self._asked.discard(answer)
 
+    def _build(self) -> Runner:
+        """Called in the thread."""
+        return Runner(self._directory, self._options, self._eos_ids)
+
     def _post(self, report: Report) -> None:
         """Called by the thread."""
         self._loop.call_soon_threadsafe(self._take, report)
 
     def _take(self, report: Report) -> None:
+        if self._ended is not None:  # what was computed after that may be rubbish
+            return
         for answer, refusal in report.answers:
             if refusal is not None:
                 _fail(answer, refusal)

@@ -59,9 +59,22 @@ def probe(name: str) -> tuple[Health, str]:
         vars(torch)[kind].mem_get_info(device)
     except (RuntimeError, AssertionError) as error:  # after an error of the device every call of its process fails
         return Health.FAILED, f"{device} does not answer: {error}".splitlines()[0][:200]
-    if kind == "npu":
+    return _judged(device)
+
+
+def probe_beside(name: str) -> tuple[Health, str]:
+    """Ask about a device that another process computes on: its counters alone, for to ask itself takes its memory."""
+    kind = name.partition(":")[0]
+    if kind == "cpu":
+        return WELL
+    device = torch.device(kind, torch.device(name).index or 0)
+    return _judged(device)
+
+
+def _judged(device: torch.device) -> tuple[Health, str]:
+    if device.type == "npu":
         return _npu_smi.look(device.index, time.monotonic())
-    return judge(_counters(device)) if kind == "cuda" else WELL
+    return judge(_counters(device)) if device.type == "cuda" else WELL
 
 
 def devices_of(name: str) -> frozenset[str]:

@@ -2,8 +2,10 @@
 
 Batch invariance: one row must come out the same, bit for bit, whatever other rows share the call; otherwise a text
 would depend on who else is being served. torch's plain matmul picks kernels by the number of rows and is not so. Over
-a weight packed by oneDNN each output is summed over the inputs in one order for every number of rows from two up; one
-row alone takes another kernel, so it is doubled. (Packing is also two to four times faster at few rows.)
+a weight packed by oneDNN each output is summed in float32 over the inputs in one order for every number of rows from
+two up; one row alone takes another kernel, so it is doubled. (Packing is also two to four times faster at few rows.) In
+bfloat16 it is not so with AMX: kernels change with the number of rows, and with the threads the order in each. Only
+pieces of one number of rows would be summed alike: small ones make prompts slow, large ones a single row.
 """
 
 from typing import Protocol
@@ -12,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shared.engine.torch_engine.cpu.int8 import Int8
+from shared.engine.torch_engine.cuda.present import has_kernels
 from shared.engine.torch_engine.device import Device
+from shared.errors import ConfigError
 
 EXPECTED_ROWS = 64
 """What the packed layout is tuned for; any number of rows works."""
@@ -30,8 +35,16 @@ class Linear(Protocol):
 
 def linear(device: Device, weight: Tensor, bias: Tensor | None = None, *, quantization: str = "none") -> Linear:
     """The fastest form of the layer on this device. `weight` is [outputs, inputs]."""
+    if quantization != "none" and has_kernels(device.where):
+        from shared.engine.torch_engine.cuda.linear import Quantised  # noqa: PLC0415  only there is Triton
+
+        return Quantised(weight, bias, floating=quantization == "fp8")
+    if quantization == "fp8":
+        raise ConfigError(["engine_options.quantization: fp8 needs a CUDA device, and Triton"])
     if quantization == "int8":
-        return Int8(weight, bias, fused_rows=device.fused_int8_rows)
+        if device.exact_int8:
+            return Int8(weight, bias)
+        return WeightOnly(weight, bias, fused_rows=device.fused_int8_rows)
     if device.packs and weight.dtype in (torch.float32, torch.bfloat16):
         return Packed(weight, bias)
     return Dense(weight, bias)
@@ -60,7 +73,7 @@ class Packed:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply it."""
-        single = x.shape[0] == 1
+        single = x.shape[0] == 1 and x.dtype == torch.float32  # bfloat16 has more orders than two
         rows = x.expand(2, -1).contiguous() if single else x
         y: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
             rows, self._weight, self._bias, "none", [], ""
@@ -68,7 +81,7 @@ class Packed:
         return y[:1] if single else y
 
 
-class Int8:
+class WeightOnly:
     """Weight-only int8: one scale per output, w ~ q * scale. A quarter of float32's memory, and of its traffic.
 
     Multiplies in bfloat16, whose error is small beside that of eight bits. Few rows wait for memory: the fused kernel

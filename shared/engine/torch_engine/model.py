@@ -13,6 +13,9 @@ from shared.engine.torch_engine.device import Device
 from shared.engine.torch_engine.layers import Attention, FeedForward, Layer
 from shared.engine.torch_engine.linear import Linear, linear
 from shared.engine.torch_engine.norms import Norm, norm
+from shared.engine.torch_engine.ranks.collective import Group, Joined, Summed
+from shared.engine.torch_engine.ranks.shards import Cut, Shard
+from shared.engine.torch_engine.ranks.shards import shard as whole
 from shared.engine.torch_engine.view import Batch, HeadNorms
 from shared.engine.torch_engine.weights import Checkpoint
 
@@ -59,23 +62,38 @@ class Loader:
         dtype: torch.dtype,
         *,
         quantization: str,
+        shard: Shard | None = None,
+        group: Group | None = None,
     ) -> None:
+        """`shard` is what this rank has of the model, and `group` joins it with the others'; without, it has all."""
         self._a = architecture
+        self._shard = shard or whole(architecture)
+        self._group = group
         self._checkpoint = checkpoint
         self._device = device
         self._dtype = dtype
         self._quantization = quantization
 
     def model(self) -> Model:
-        """The whole decoder on the device."""
+        """The decoder, or this rank's part of it, on the device."""
         a = self._a
-        embedding = self._tensor("model.embed_tokens.weight", a.vocabulary, a.hidden)
+        embedding = self._tensor("model.embed_tokens.weight", Cut.all(a.vocabulary), Cut.all(a.hidden))
         layers = [self._layer(f"model.layers.{number}.", number) for number in range(len(a.layers))]
-        head = embedding if a.tied else self._tensor("lm_head.weight", a.vocabulary, a.hidden)
-        return Model(a, embedding, layers, self._norm("model.norm"), self._linear(head, None))
+        return Model(a, embedding, layers, self._norm("model.norm"), self._head(embedding))
 
-    def _tensor(self, name: str, *shape: int) -> Tensor:
-        return self._checkpoint.tensor(name, shape, self._dtype).to(self._device.where)
+    def _head(self, embedding: Tensor) -> Linear:
+        a, own = self._a, self._shard.vocabulary
+        head = embedding[own.start : own.stop] if a.tied else self._tensor("lm_head.weight", own, Cut.all(a.hidden))
+        if self._group is None:
+            return self._linear(head, None)
+        missing = self._shard.vocabulary_rows - own.size
+        head = functional.pad(head, (0, 0, 0, missing)) if missing else head
+        return Joined(self._linear(head, None), self._group, a.vocabulary)
+
+    def _tensor(self, name: str, *cuts: Cut) -> Tensor:
+        part = tuple(slice(cut.start, cut.stop) for cut in cuts)
+        shape = tuple(cut.whole for cut in cuts)
+        return self._checkpoint.tensor(name, shape, self._dtype, part).to(self._device.where)
 
     def _norm(self, name: str, size: int | None = None) -> Norm:
         offset = self._a.norm_offset
@@ -86,11 +104,20 @@ class Loader:
     def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
         return linear(self._device, weight, bias, quantization=self._quantization)
 
-    def _joined(self, prefix: str, names: dict[str, int], inputs: int, *, bias: bool) -> Linear:
-        """Several projections of the same input as one."""
-        weight = torch.cat([self._tensor(f"{prefix}{name}.weight", size, inputs) for name, size in names.items()])
-        biases = [self._tensor(f"{prefix}{name}.bias", size) for name, size in names.items()] if bias else []
+    def _joined(self, prefix: str, names: dict[str, Cut], *, bias: bool) -> Linear:
+        """Several projections of the same input as one: this rank's outputs of each."""
+        inputs = Cut.all(self._a.hidden)
+        weight = torch.cat([self._tensor(f"{prefix}{name}.weight", own, inputs) for name, own in names.items()])
+        biases = [self._tensor(f"{prefix}{name}.bias", own) for name, own in names.items()] if bias else []
         return self._linear(weight, torch.cat(biases) if bias else None)
+
+    def _summed(self, name: str, inputs: Cut, *, bias: bool) -> Linear:
+        """A projection back to x, from this rank's inputs alone."""
+        outputs = Cut.all(self._a.hidden)
+        weight = self._tensor(f"{name}.weight", outputs, inputs).contiguous()
+        bias = bias and not self._shard.rank  # which must be in the sum once
+        part = self._linear(weight, self._tensor(f"{name}.bias", outputs) if bias else None)
+        return part if self._group is None else Summed(part, self._group)
 
     def _layer(self, prefix: str, number: int) -> Layer:
         sandwich = self._a.sandwich_norms  # whose names differ: "post attention" is a norm of its own there
@@ -105,23 +132,22 @@ class Loader:
 
     def _attention(self, prefix: str, number: int) -> Attention:
         a = self._a
-        query, key = a.heads * a.head_dim, a.kv_heads * a.head_dim
+        query, key = self._shard.heads.times(a.head_dim), self._shard.kv_heads.times(a.head_dim)
         return Attention(
             layer=number,
             head_dim=a.head_dim,
             scale=a.attention_scale,
-            project=self._joined(prefix, {"q_proj": query, "k_proj": key, "v_proj": key}, a.hidden, bias=a.qkv_bias),
-            output=self._joined(prefix, {"o_proj": a.hidden}, query, bias=a.output_bias),
+            project=self._joined(prefix, {"q_proj": query, "k_proj": key, "v_proj": key}, bias=a.qkv_bias),
+            output=self._summed(f"{prefix}o_proj", query, bias=a.output_bias),
             norms=HeadNorms(self._norm(f"{prefix}q_norm", a.head_dim), self._norm(f"{prefix}k_norm", a.head_dim))
             if a.qk_norm
             else None,
         )
 
     def _feed_forward(self, prefix: str) -> FeedForward:
-        a = self._a
-        both = {"gate_proj": a.intermediate, "up_proj": a.intermediate}
+        a, own = self._a, self._shard.intermediate
         return FeedForward(
-            gate_and_up=self._joined(prefix, both, a.hidden, bias=a.mlp_bias),
-            down=self._joined(prefix, {"down_proj": a.hidden}, a.intermediate, bias=a.mlp_bias),
+            gate_and_up=self._joined(prefix, {"gate_proj": own, "up_proj": own}, bias=a.mlp_bias),
+            down=self._summed(f"{prefix}down_proj", own, bias=a.mlp_bias),
             gate=gate(a.activation, self._device, self._dtype),
         )

@@ -6,6 +6,9 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional
 
+from shared.engine.torch_engine.cpu.norms import ShortNorm
+from shared.engine.torch_engine.cuda.present import has_kernels
+
 
 class Norm(Protocol):
     """RMS norm over the last dimension."""
@@ -49,4 +52,8 @@ class RmsNorm:
 
 def norm(weight: Tensor, eps: float) -> Norm:
     """The fastest form of the norm where the weight lies."""
-    return RmsNorm(weight, eps)
+    if has_kernels(weight.device):
+        from shared.engine.torch_engine.cuda.norms import FusedNorm  # noqa: PLC0415  only there is Triton
+
+        return FusedNorm(weight, eps)
+    return ShortNorm(weight, eps) if weight.is_cpu else RmsNorm(weight, eps)

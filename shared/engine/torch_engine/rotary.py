@@ -30,11 +30,10 @@ class Rotation:
 
     @classmethod
     def at(cls, positions: Tensor, frequency: Tensor, dtype: torch.dtype) -> "Rotation":
-        """For the positions [rows]."""
-        angles = positions[:, None].float() * frequency
-        cos, sin = angles.cos(), angles.sin()
-        return cls(torch.cat((cos, cos), -1)[:, None].to(dtype), torch.cat((-sin, sin), -1)[:, None].to(dtype))
+        """For the positions [rows, 1, 1], as float32."""
+        angles = positions * torch.cat((-frequency, frequency))
+        return cls(angles.cos().to(dtype), angles.sin_().to(dtype))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Turn [rows, heads, head_dim]; the pairs are (i, i + head_dim / 2)."""
-        return torch.addcmul(x * self.cos, x.roll(x.shape[-1] // 2, -1), self.sin)
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+        """Turn [rows, heads, head_dim] into `out`, which may be x; the pairs are (i, i + head_dim / 2)."""
+        return torch.addcmul(x * self.cos, x.roll(x.shape[-1] // 2, -1), self.sin, out=out)

@@ -3,21 +3,22 @@
 Owns executor and scheduler. Takes and returns plain values; knows nothing of asyncio.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from shared.engine import EngineLoad, Prefilled, Sampled, Sequence, Step
-from shared.engine.sampling.draw import Draw, Drawn, sample
-from shared.engine.sampling.masks import Bits, Masks
+from shared.engine import Alternatives, EngineLoad, Prefilled, Sampled, Sequence, Step
+from shared.engine.sampling.endings import ends_of
 from shared.engine.torch_engine.architecture import read_architecture
 from shared.engine.torch_engine.blocks import Blocks
+from shared.engine.torch_engine.computing import Computes
 from shared.engine.torch_engine.device import DTYPES, resolve
+from shared.engine.torch_engine.drawing import Drawing
 from shared.engine.torch_engine.executor import Executor
+from shared.engine.torch_engine.flight import Flight, may_wait
 from shared.engine.torch_engine.options import EngineOptions
 from shared.engine.torch_engine.scheduler import Plan, Scheduler
-from shared.engine.torch_engine.sequence import Run, check
+from shared.engine.torch_engine.sequence import Run, check, limit_of
 from shared.engine.torch_engine.sizing import engine_info, kv_layout
 from shared.errors import BadRequest, BatonError, EngineFailed, KvRefused, Overloaded
 from shared.kv.arena import Arena
@@ -33,17 +34,26 @@ class Outcome:
     grown: list[str] = field(default_factory=list)  # prompts of which more is computed, and somebody waits for it
     step: Step = field(default_factory=Step)  # of the decoding sequences
 
+    def __bool__(self) -> bool:
+        return bool(self.step.sampled or self.step.failed or self.prefilled or self.unfilled or self.grown)
+
 
 class Runner:
     """Constructed in the thread that runs it. Raises ConfigError or EngineFailed when the model cannot be served."""
 
-    def __init__(self, directory: Path, options: EngineOptions, eos_ids: frozenset[int]) -> None:
-        self._device = resolve(options.device, options.threads)
+    def __init__(
+        self,
+        directory: Path,
+        options: EngineOptions,
+        eos_ids: frozenset[int],
+        executor: Callable[..., Computes] = Executor,
+    ) -> None:
+        self._device = resolve(options.device, options.threads, options.cpus)
         self._architecture = read_architecture(directory)
         dtype = self._device.default_dtype if options.dtype == "auto" else DTYPES[options.dtype]
         layout = kv_layout(directory, self._architecture, options, str(dtype).removeprefix("torch."))
         self.info = engine_info(directory.name, self._architecture, options, layout, eos_ids=eos_ids)
-        self._executor = Executor(
+        self._executor = executor(
             directory,
             self._architecture,
             self._device,
@@ -51,7 +61,10 @@ class Runner:
             quantization=options.quantization,
             layout=layout,
             blocks=self.info.blocks,
+            sequences=options.max_num_seqs,
         )
+        if options.cuda_graphs:
+            self._executor.capture(options.max_num_seqs)
         self._blocks = Blocks(self.info.blocks)
         self._scheduler = Scheduler(
             self._blocks,
@@ -60,13 +73,14 @@ class Runner:
             chunk=options.prefill_chunk,
             prefix_cache=options.enable_prefix_cache,
         )
-        self._masks = Masks()
+        self._drawing = Drawing(self._device)
+        self._flight: Flight | None = None  # launched and not read
         self._steps = 0
 
     @property
     def idle(self) -> bool:
-        """Nothing to step."""
-        return self._scheduler.idle
+        """Nothing to step, and nothing to read of a step."""
+        return self._flight is None and self._scheduler.idle
 
     @property
     def load(self) -> EngineLoad:
@@ -89,7 +103,7 @@ class Runner:
         expected = self.info.kv_bytes(len(sequence.tokens))
         if buffer.nbytes != expected or buffer.readonly:
             raise BadRequest(f"the KV buffer must be writable and have {expected} bytes; it has {buffer.nbytes}")
-        self._scheduler.add_prefill(Run(sequence, buffer, grows, matcher))
+        self._scheduler.add_prefill(self._run(sequence, matcher, buffer, grows=grows))
 
     def insert(self, sequence: Sequence, kv_tokens: int, buffer: memoryview, matcher: Matcher | None = None) -> None:
         """Take in a sequence with its KV. Raises BadRequest, Overloaded or KvRefused."""
@@ -98,7 +112,7 @@ class Runner:
             raise KvRefused("length", f"KV of {kv_tokens} tokens cannot continue {len(sequence.tokens)} tokens")
         if buffer.nbytes != self.info.kv_bytes(kv_tokens):
             raise KvRefused("length", f"{buffer.nbytes} bytes are not the KV of {kv_tokens} tokens")
-        run = Run(sequence, matcher=matcher)
+        run = self._run(sequence, matcher)
         self._scheduler.add_decode(run, kv_tokens)
         self._executor.take_in(run.blocks, kv_tokens, buffer)
 
@@ -107,12 +121,22 @@ class Runner:
         self._scheduler.drop(key)
 
     def step(self) -> Outcome:
-        """Run what the scheduler picks and sample."""
+        """Launch the next step and read the one before: there may be none, and nothing comes of the call.
+
+        A step that the next one depends on is read before that is launched; each of them, on a device that does not
+        overlap.
+        """
+        flight = self._flight
+        # what a sequence that ends gives back may be what another is pushed out for
+        if flight is not None and (not flight.waits or self._scheduler.short):
+            self._flight = None
+            return self._land(flight, Outcome())
         plan = self._scheduler.schedule()
         outcome = Outcome(step=Step(failed=[(run.key, _pushed_out()) for run in plan.preempted]))
-        if plan:
-            self._compute(plan, outcome)
-        return outcome
+        self._flight = self._launch(plan) if plan else None
+        if flight is None and self._flight is not None and not self._flight.waits:
+            flight, self._flight = self._flight, None
+        return outcome if flight is None else self._land(flight, outcome)
 
     def export(self, key: str) -> None:
         """Gather a completed prompt's KV into its buffer and give its blocks back."""
@@ -144,39 +168,51 @@ class Runner:
         """Free the device."""
         self._executor.close()
 
-    def _compute(self, plan: Plan, outcome: Outcome) -> None:
-        logits, samples = self._executor.forward(plan)
-        bound = {place: run.bound(self.info.eos_ids) for place, run in enumerate(samples)}
-        constrained = {place: one for place, one in bound.items() if one is not None}
-        allowed = self._masks.allowed(constrained)  # an accelerator computes meanwhile
-        draws = [self._draw(run, allowed.rows.get(place)) for place, run in enumerate(samples)]
-        with torch.inference_mode():
-            drawn = sample(logits, draws, self._device)
+    def _run(
+        self, sequence: Sequence, matcher: Matcher | None, buffer: memoryview | None = None, *, grows: bool = False
+    ) -> Run:
+        ends = ends_of(sequence.stopping, self.info.eos_ids)
+        return Run(sequence, buffer, grows, matcher, ends, limit_of(sequence, self.info.context))
+
+    def _launch(self, plan: Plan) -> Flight:
+        """Have the plan computed. From here on it counts as done."""
+        scores = self._executor.forward(plan)
+        waits = self._executor.overlaps and may_wait(plan, scores.samples)
+        grown = [chunk.run.key for chunk in plan.chunks if chunk.run.grows and not chunk.completes]
         self._scheduler.advance(plan)
+        tokens, drawn = self._drawing.draw(scores.logits, scores.samples, scores.greedy)
+        if waits:
+            self._executor.keep(scores, tokens)
+        return Flight(scores.samples, drawn, grown, waits)
+
+    def _land(self, flight: Flight, outcome: Outcome) -> Outcome:
+        """Wait for the step's tokens and settle them."""
+        tokens, alternatives = flight.drawn.read()
+        refused = flight.drawn.refused
         self._steps += 1
-        outcome.grown += [chunk.run.key for chunk in plan.chunks if chunk.run.grows and not chunk.completes]
-        for place, (run, what) in enumerate(zip(samples, drawn, strict=True)):
+        outcome.grown += flight.grown
+        for place, (run, token) in enumerate(zip(flight.samples, tokens, strict=True)):
+            if not run.blocks:  # released meanwhile, or ended by the token before
+                continue
             try:
-                self._settle(run, what, allowed.refused.get(place), outcome)
+                self._settle(run, token, alternatives.get(place), refused.get(place), outcome)
             except BatonError as error:
                 failed = outcome.step.failed if run.buffer is None else outcome.unfilled
                 failed.append((run.key, error))
                 self._scheduler.drop(run.key)
+        return outcome
 
-    def _draw(self, run: Run, allowed: Bits | None) -> Draw:
-        """What the run's next token is to be. A row of allowed tokens has the bans in it."""
-        banned = run.banned(self.info.eos_ids) if allowed is None else ()
-        return Draw(run.request.sampling, len(run.tokens), run.history, banned, allowed)
-
-    def _settle(self, run: Run, drawn: Drawn, refusal: BadRequest | None, outcome: Outcome) -> None:
+    def _settle(
+        self, run: Run, token: int, alternatives: Alternatives | None, refusal: BadRequest | None, outcome: Outcome
+    ) -> None:
         """Append the token and see whether it ends the sequence. Raises why it fails instead."""
         if refusal is not None:
             raise refusal
-        if drawn.token_id < 0:
+        if token < 0:
             raise EngineFailed("the model's output is not a number")
-        run.append(drawn.token_id, self.info.eos_ids)
-        finish, stop_token = run.ending(self.info)
-        sampled = Sampled(run.key, drawn.token_id, finish, stop_token, drawn.alternatives)
+        run.append(token)
+        finish, stop_token = run.ending()
+        sampled = Sampled(run.key, token, finish, stop_token, alternatives)
         if run.buffer is not None:
             outcome.prefilled.append((run.key, Prefilled(sampled, run.cached)))
             return

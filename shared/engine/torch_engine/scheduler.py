@@ -52,8 +52,8 @@ class Scheduler:
         self._chunk = chunk
         self._prefix_cache = prefix_cache
         self._runs: dict[str, Run] = {}
-        self._prefilling: list[Run] = []
-        self._decoding: list[Run] = []  # oldest first
+        self._prefilling: dict[str, Run] = {}  # by key, as all three; oldest first
+        self._decoding: dict[str, Run] = {}  # oldest first
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -62,6 +62,14 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing to run."""
         return not self._prefilling and not self._decoding
+
+    @property
+    def short(self) -> bool:
+        """Whether the next step would push a sequence out."""
+        free = self.blocks.free
+        if free >= len(self._decoding):
+            return False
+        return free < sum(len(run.blocks) * self._block_size <= run.computed for run in self._decoding.values())
 
     def run(self, key: str) -> Run | None:
         """The sequence of that key, if it is here."""
@@ -84,7 +92,7 @@ class Scheduler:
             run.published = len(run.blocks)
             run.cached = run.computed = len(run.blocks) * self._block_size
         self._take(run, len(run.tokens))
-        self._prefilling.append(run)
+        self._prefilling[run.key] = run
 
     def add_decode(self, run: Run, computed: int) -> None:
         """Take in a sequence whose first `computed` tokens are about to be imported. Raises Overloaded.
@@ -94,7 +102,7 @@ class Scheduler:
         self._check_place(run)
         self._take(run, computed + 1)
         run.computed = computed
-        self._decoding.append(run)
+        self._decoding[run.key] = run
 
     def _check_place(self, run: Run) -> None:
         if run.key in self._runs:
@@ -117,23 +125,25 @@ class Scheduler:
         """The next step. Decoding sequences that find no block push out the youngest of them."""
         preempted: list[Run] = []
         fresh: list[int] = []
-        for run in list(self._decoding):
-            while run.key in self._runs and len(run.blocks) * self._block_size <= run.computed:
+        short = [run for run in self._decoding.values() if len(run.blocks) * self._block_size <= run.computed]
+        for run in short:
+            while run.key in self._decoding and len(run.blocks) * self._block_size <= run.computed:
                 taken = self.blocks.allocate(1)
                 if taken is None:
-                    preempted.append(self._decoding[-1])
-                    self.drop(self._decoding[-1].key)
+                    youngest = next(reversed(self._decoding.values()))
+                    preempted.append(youngest)
+                    self.drop(youngest.key)
                 else:
                     run.blocks += taken
                     fresh += taken
         chunks = self._chunks()
         fresh += [chunk.run.blocks[-1] for chunk in chunks if chunk.start == chunk.run.cached]
-        return Plan(list(self._decoding), chunks, fresh, preempted)
+        return Plan(list(self._decoding.values()), chunks, fresh, preempted)
 
     def _chunks(self) -> list[Chunk]:
         chunks = []
         room = self._chunk
-        for run in self._prefilling:
+        for run in self._prefilling.values():
             if room <= 0:
                 break
             stop = min(len(run.tokens), run.computed + room)
@@ -142,9 +152,11 @@ class Scheduler:
         return chunks
 
     def advance(self, plan: Plan) -> None:
-        """The step is computed: its keys and values are in the blocks. Call before any new token is appended."""
+        """The step is computed, or will be before whatever is computed from now on. Call before a token is appended."""
         for run in plan.decodes:
             run.computed += 1
+            if run.computed >= run.limit:  # it has had its last step; it keeps its blocks until that is read
+                self._decoding.pop(run.key, None)
         for chunk in plan.chunks:
             run = chunk.run
             run.computed = chunk.stop
@@ -153,16 +165,15 @@ class Scheduler:
                 self.blocks.publish(block, digest)
             run.published = max(run.published, full)
             if chunk.completes:
-                self._prefilling.remove(run)
+                del self._prefilling[run.key]
 
     def drop(self, key: str) -> None:
         """Forget a sequence and give its blocks back; unknown keys are fine."""
         run = self._runs.pop(key, None)
         if run is None:
             return
-        for place in (self._prefilling, self._decoding):
-            if run in place:
-                place.remove(run)
+        self._prefilling.pop(key, None)
+        self._decoding.pop(key, None)
         self.blocks.release(run.blocks)
         run.blocks = []
         run.buffer = None

@@ -4,28 +4,40 @@ Pure.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from shared.engine import EngineInfo, Sequence
-from shared.engine.sampling.endings import banned, ends_of
+from shared.engine.sampling.endings import banned
 from shared.engine.sampling.masks import Bound
 from shared.engine.sampling.penalties import History, penalises
+from shared.engine.sampling.randomness import GREEDY_BELOW
 from shared.engine.torch_engine.blocks import Digest
 from shared.errors import BadRequest, ContextTooLong
 from shared.messages import Finish
 from shared.text.matching import Matcher
 
+UNLIMITED: Final = 1 << 62
+
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A sequence while the engine holds it. Tokens [0, computed) have keys and values in `blocks`."""
+    """A sequence while the engine holds it. Tokens [0, computed) have keys and values in `blocks`, or will have.
+
+    Where steps overlap, `computed` may be ahead of the tokens by the one that is drawn but not read yet.
+    """
 
     request: Sequence
     buffer: memoryview | None = None  # prefill: where the cache goes once it is complete
     grows: bool = False  # prefill: its whole blocks go to the buffer as they are computed
     matcher: Matcher | None = None  # where the text stands in the language that it must belong to
+    ends: frozenset[int] = frozenset()  # tokens that end it
+    limit: int = UNLIMITED  # so many tokens of it are computed: from the last of them its last one is drawn
+    key: str = field(init=False)
     tokens: list[int] = field(init=False)  # grows
     history: History | None = field(init=False)  # where a penalty is on
-    blocks: list[int] = field(default_factory=list)
+    plain: bool = field(init=False)  # its next token is the likeliest one, and nobody asks for more
+    follows: bool = field(init=False)  # its next draw depends on which token the last one was
+    blocks: list[int] = field(default_factory=list)  # none: it is not held any more
     computed: int = 0
     cached: int = 0  # of the prompt, found in the prefix cache
     digests: list[Digest] = field(default_factory=list)  # of the prompt's full blocks
@@ -33,56 +45,55 @@ class Run:
     exported: int = 0  # blocks that are in the buffer
 
     def __post_init__(self) -> None:
-        request = self.request
+        request, sampling = self.request, self.request.sampling
+        self.key = request.key
         self.tokens = list(request.tokens)
-        self.history = History(request.tokens, request.prompt_tokens) if penalises(request.sampling) else None
+        self.history = History(request.tokens, request.prompt_tokens) if penalises(sampling) else None
+        self.follows = self.history is not None or self.matcher is not None
+        asks = self.follows or sampling.logit_bias or sampling.logprobs is not None or request.stopping.min_tokens
+        self.plain = not asks and sampling.temperature < GREEDY_BELOW
 
     @property
-    def key(self) -> str:
-        """Of the sequence."""
-        return self.request.key
+    def input(self) -> int:
+        """What a decoding sequence computes next; 0 while that token is on its way."""
+        return self.tokens[self.computed] if self.computed < len(self.tokens) else 0
 
-    @property
-    def generated(self) -> int:
-        """Tokens beyond the client's prompt, those of earlier attempts included."""
-        return len(self.tokens) - self.request.prompt_tokens
-
-    def append(self, token: int, eos_ids: frozenset[int]) -> None:
+    def append(self, token: int) -> None:
         """Take in a sampled token. Raises BadRequest when its language has become too costly to follow."""
         self.tokens.append(token)
         if self.history is not None:
             self.history.add(token)
-        if self.matcher is not None and not self._stops(token, eos_ids):
+        if self.matcher is not None and not self._stops(token):
             self.matcher.take(token)
 
-    def banned(self, eos_ids: frozenset[int]) -> tuple[int, ...]:
-        """Tokens that may not come next, because too few have come."""
-        stopping = self.request.stopping
-        return banned(ends_of(stopping, eos_ids), self.generated, stopping.min_tokens) if stopping.min_tokens else ()
+    def banned(self) -> tuple[int, ...]:
+        """Tokens that may not be drawn after what is computed, because too few have come."""
+        least = self.request.stopping.min_tokens
+        return banned(self.ends, self.computed - self.request.prompt_tokens, least) if least else ()
 
-    def bound(self, eos_ids: frozenset[int]) -> Bound | None:
+    def bound(self) -> Bound | None:
         """How its language restricts the next token."""
-        if self.matcher is None:
-            return None
-        return Bound(self.matcher, ends_of(self.request.stopping, eos_ids), self.banned(eos_ids))
+        return None if self.matcher is None else Bound(self.matcher, self.ends, self.banned())
 
-    def ending(self, info: EngineInfo) -> tuple[Finish | None, int | None]:
+    def ending(self) -> tuple[Finish | None, int | None]:
         """Whether the last token ended the sequence, and the stop token it was."""
-        stopping, token = self.request.stopping, self.tokens[-1]
-        if self._stops(token, info.eos_ids):
+        token = self.tokens[-1]
+        if self._stops(token):
             return Finish.STOP, token
         if self.matcher is not None and self.matcher.finished:
             return Finish.STOP, None
-        if self.generated >= stopping.max_tokens or len(self.tokens) >= info.context:
+        if len(self.tokens) > self.limit:
             return Finish.LENGTH, None
         return None, None
 
-    def _stops(self, token: int, eos_ids: frozenset[int]) -> bool:
+    def _stops(self, token: int) -> bool:
         """Whether it is no part of the text."""
-        stopping = self.request.stopping
-        if (token in eos_ids and not stopping.ignore_eos) or token in stopping.stop_token_ids:
-            return True
-        return self.matcher is not None and self.matcher.over
+        return token in self.ends or (self.matcher is not None and self.matcher.over)
+
+
+def limit_of(sequence: Sequence, context: int) -> int:
+    """How many of its tokens are computed before its last one is drawn: by what was asked for, or by the context."""
+    return min(sequence.prompt_tokens + sequence.stopping.max_tokens, context) - 1
 
 
 def check(sequence: Sequence, info: EngineInfo, vocabulary: int) -> None:

@@ -45,9 +45,26 @@ class Batch:
     samples: list[Run]
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a step has computed for its draws."""
+
+    logits: Tensor  # [rows, vocabulary], a row per sample; further ones are padding
+    samples: list[Run]
+    batch: Batch  # whose samples may be missing
+    greedy: Tensor | None = None  # [rows]: the likeliest tokens, where they are known and handed on already
+
+
 class Layout(Protocol):
     """Lays steps out for one cache on one device."""
 
     def batch(self, plan: Plan) -> Batch:
         """The arrays of a plan, decoding sequences first; their order is the layout's own."""
+        ...
+
+    def keep(self, batch: Batch, drawn: Tensor) -> None:
+        """Hand on the tokens drawn for the batch, [samples] on the device, in stream order.
+
+        The next batch takes from them what a sequence computes of which the host does not know the token yet.
+        """
         ...

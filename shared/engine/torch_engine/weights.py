@@ -46,15 +46,17 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._where
 
-    def tensor(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """The tensor of that name as `dtype`. Raises EngineFailed when it is missing or of another shape."""
+    def tensor(
+        self, name: str, shape: tuple[int, ...], dtype: torch.dtype, part: tuple[slice, ...] = ()
+    ) -> torch.Tensor:
+        """That part of the tensor as `dtype`. Raises EngineFailed when it is missing or, whole, of another shape."""
         if name not in self._where:
             raise EngineFailed(f"the weights lack the tensor {name}", fatal=True)
         found: torch.Tensor = self._where[name].get_tensor(name)
         if tuple(found.shape) != shape:
             message = f"the tensor {name} is {tuple(found.shape)}, and config.json asks for {shape}"
             raise EngineFailed(message, fatal=True)
-        return found.to(dtype)
+        return found[part].to(dtype)
 
 
 def weight_files(directory: Path) -> list[Path]:

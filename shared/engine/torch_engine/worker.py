@@ -152,13 +152,15 @@ class Worker:
             log.debug("the engine outlived its event loop")
 
     def _turn(self, runner: Runner) -> None:
-        """Commands, then at most one step."""
+        """Commands, then at most one step: its tokens, or those of the step before it, are told."""
         report = Report(answers=self._obey(runner))
         if report.answers:
             self._post(report)
         if self._stopped or runner.idle or self._full:
             return
         outcome = runner.step()
+        if not outcome:  # launched, and nothing read yet
+            return
         self._sent_steps += bool(outcome.step.sampled or outcome.step.failed)
         self._post(Report(outcome=outcome))
         grown = [(key, runner.export_more(key)) for key in outcome.grown]

@@ -45,14 +45,17 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params=[
         "sim",
         "torch",
+        pytest.param("torch over 2 ranks", marks=pytest.mark.long),
         pytest.param("torch on cuda", marks=pytest.mark.gpu),
         pytest.param("vllm", marks=pytest.mark.vllm),
     ]
 )
 async def engines(request: pytest.FixtureRequest) -> AsyncIterator[House]:
-    kind, _, device = request.param.partition(" on ")
+    kind, _, device = request.param.removesuffix(" over 2 ranks").partition(" on ")
     model = {"torch": "tiny_model", "vllm": "tiny_llama"}.get(kind)
     directory = None if model is None else request.getfixturevalue(model)
-    options = {"device": device, "dtype": "float32"} if device else {}
+    options: dict[str, object] = {"device": device, "dtype": "float32"} if device else {}
+    if "ranks" in request.param:
+        options["tensor_parallel"] = 2
     async with house(kind, directory, **options) as made:
         yield made

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.engine import Sequence
-from shared.engine.sampling.draw import Draw, sample
+from shared.engine.sampling.draw import Draw
+from shared.engine.sampling.endings import ends_of
 from shared.engine.sampling.masks import Masks
 from shared.engine.torch_engine.device import resolve
 from shared.engine.torch_engine.sequence import Run
@@ -22,6 +23,7 @@ from shared.errors import BadRequest
 from shared.messages import Constraint, Sampling, Stopping
 from shared.text.matching import Grammars
 from shared.text.tokenizer import ByteTokenizer
+from tests.draws import sample
 from tests.unit.vllm_engine.vllm_batch import EOS, UNSAID, Asked, VllmBatch
 
 VOCABULARY: Final = 128
@@ -97,12 +99,13 @@ def expected(one: Asked, logits: torch.Tensor) -> int | None:
         matcher = GRAMMARS.matcher(constraint, tokens[4:]) if constraint is not None else None
     except BadRequest:
         return stop
-    run = Run(whole, matcher=matcher)
-    bound = run.bound(EOS)
+    run = Run(whole, matcher=matcher, ends=ends_of(sequence.stopping, EOS))
+    run.computed = len(tokens)
+    bound = run.bound()
     allowed = Masks().allowed({} if bound is None else {0: bound})
     if allowed.refused or (matcher is not None and matcher.over):
         return stop
-    banned = run.banned(EOS) if matcher is None else ()
+    banned = run.banned() if matcher is None else ()
     draw = Draw(sequence.sampling, len(tokens), run.history, banned, allowed.rows.get(0))
     return sample(logits[None].clone(), [draw], CPU)[0].token_id
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from shared.engine.sampling.draw import Draw, Place, choose
+from shared.engine.sampling.draw import Draw, choose
 from shared.engine.sampling.masks import Allowed, Bits, Bound, Masks
+from shared.engine.sampling.place import Place
 from shared.engine.vllm_engine.draws import read_wanted
 from shared.engine.vllm_engine.inside.rows import Compile, Row
 from shared.errors import BadRequest

@@ -24,7 +24,7 @@ TROUBLES: Final[Troubles] = deque(maxlen=256)
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """See shared.engine.sampling.draw.Place."""
+    """See shared.engine.sampling.place.Place."""
 
     pins: bool
     where: torch.device

@@ -66,6 +66,7 @@ async def test_a_model_that_cannot_be_served_fails_the_start_with_the_reason(mod
     for directory, options, reason in (
         (tmp_path, {}, "yarn"),
         (model, {"device": "cuda:7"}, "device"),
+        (model, {"quantization": "fp8"}, "fp8"),
         (model, {"max_model_len": 9999}, "max_model_len"),
         (tmp_path / "nowhere", {}, "config.json"),
     ):

@@ -1,0 +1,1 @@
+"""What only processors have: weights packed by oneDNN, products of integers, threads held on cores."""
