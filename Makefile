@@ -72,8 +72,8 @@ format: $(VENV)/.dev  ## put the code in shape
 faults: $(VENV)/.dev  ## hurts a cluster in every way, again and again; the table of docs/reliability.md
 	$(BIN)/python -m tests.faults.report
 
-bench: $(VENV)/.dev  ## every benchmark, each against a baseline of the same run
-	$(BIN)/python -m bench
+bench: $(VENV)/.dev  ## every benchmark, each against a baseline of the same run, and the pictures of docs/performance.md
+	$(BIN)/python -m bench --draw
 
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-vllm-* build *.egg-info

@@ -6,13 +6,14 @@ ends show: Python before the engines, for every token. With a real model the eng
 
 Each server stands alone on the machine while it is measured, and all of them get the same requests: streamed
 completions of prompts of equal length that nobody has cached, each answered by so many tokens. What is equal: dtype,
-threads of each engine process, KV cache of each, the most sequences of a batch, eager execution. What is not: the
-relay is two workers, a gateway, NATS, Redis and a monitor where the server is two processes, and here all share the
-cores with the client. On machines with few cores that counts against the relay; a fleet gives each a machine.
+KV cache of each engine, the most sequences of a batch. What is not: the relay is two workers, a gateway, NATS, Redis
+and a monitor where the server is two processes, and here all share the cores with the client. On machines with few
+cores that counts against the relay; a fleet gives each a machine.
 
-vLLM's own server on CPU has a rank process beside its core, as it starts by default; each asks for the other without a
-pause. The relay's engines compute in the core itself (`shared.engine.vllm_engine.options.ONE_PROCESS`), for its two
-workers share the machine.
+Each side takes the threads that it takes by itself, and vLLM's server comes in several forms (compiled or eager, the
+cores that it chooses or all of them), of which the fastest at each number of streams is the baseline. It has a rank
+process beside its core, as it starts by default; each asks for the other without a pause. The relay's engines of vLLM
+compute in the core itself (`shared.engine.vllm_engine.options.ONE_PROCESS`), for its two workers share the machine.
 """
 
 from typing import TYPE_CHECKING

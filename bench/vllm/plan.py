@@ -1,11 +1,13 @@
 """What is measured, and of what: sizes, the model's files, the prompts. Starts nothing."""
 
+import os
 import random
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 WORDS: Final = (
     "harbour",
@@ -32,26 +34,41 @@ class Plan:
     streams: Sequence[int] = (1, 16, 64, 256)
     prompt: int = 64
     answer: int = 64
-    threads: int = 1
+    threads: int = 0  # of each engine process; 0: what each takes by itself
     kv_cache_mb: int = 1024
     turns: int = 2
     waves: int = 2
     servers: Sequence[str] = ("vllm", "baton on vllm", "baton on torch")
     least_requests: int = 8
     context: int = 2048
+    llama_python: str = sys.executable  # an interpreter that has llama_cpp
+    json: str = ""  # a file for the figures
 
     @property
     def most(self) -> int:
         """Sequences that an engine may run at once."""
         return max(self.streams)
 
+    def said(self) -> dict[str, Any]:
+        """What was measured, without where things lie on this machine."""
+        return {key: value for key, value in asdict(self).items() if key not in ("json", "llama_python")}
+
+    @property
+    def cores(self) -> int:
+        """What all of it has to share."""
+        return len(os.sched_getaffinity(0))
+
 
 def read_model(plan: Plan, folder: Path) -> Path:
-    """The model's directory; the tiny one is made."""
+    """The model's directory; the random ones are made."""
     if plan.model == "tiny":
         from tests.vllm.tiny_llama import make_tiny_llama  # noqa: PLC0415  transformers takes seconds
 
         return make_tiny_llama(folder / "tiny", plan.dtype)
+    if plan.model == "small":
+        from bench.vllm.small_llama import make_small_llama  # noqa: PLC0415
+
+        return make_small_llama(folder / "small", plan.dtype)
     from shared.models.resolving import find  # noqa: PLC0415
 
     return find(plan.model)

@@ -1,4 +1,4 @@
-"""What is measured: vLLM's own server, and clusters of ours. Each is one context; in it the server stands ready."""
+"""vLLM's own server, and the list of all that can be measured."""
 
 import asyncio
 import os
@@ -6,98 +6,55 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
 from bench.gateway_house import ended
+from bench.load import Served
 from bench.vllm.plan import Plan
-from tests.faults.cluster import Cluster
+from bench.vllm.relay import Server, baton
 from tests.servers import free_port
-from tests.vllm.house import vllm_cluster
 
-READY_S: Final = 400.0
+READY_S: Final = 900.0
+"""It compiles at first."""
 MEBIBYTE: Final = 1 << 20
-QUIET: Final = {
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-}
+QUIET: Final = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """Something that answers."""
-
-    port: int
-    model: str  # as requests name it
-    front: int  # the process that clients speak to
-    roots: list[int]  # processes whose descendants do the rest
-
-    def pids(self) -> list[int]:
-        """All of its processes."""
-        processes = [psutil.Process(pid) for pid in self.roots]
-        return [*self.roots, *(child.pid for one in processes for child in one.children(recursive=True))]
-
-
-Server = Callable[[Plan, Path, Path], AbstractAsyncContextManager[Served]]
-
-
-@asynccontextmanager
-async def vllm_server(plan: Plan, model: Path, folder: Path) -> AsyncIterator[Served]:
-    """The OpenAI server of vLLM, as it is."""
-    port = free_port()
-    asked: dict[str, Any] = {
-        "model": model,
-        "served-model-name": "chat",
-        "host": "127.0.0.1",
-        "port": port,
-        "dtype": plan.dtype,
-        "max-model-len": plan.context,
-        "max-num-seqs": plan.most,
-        "kv-cache-memory-bytes": plan.kv_cache_mb * MEBIBYTE,
-    }
-    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
-    argv += [text for key, value in asked.items() for text in (f"--{key}", str(value))]
-    environ = {**os.environ, **QUIET, "OMP_NUM_THREADS": str(plan.threads)}
-    log = folder / "server.log"
-    with _running(argv, environ, log) as process:
-        await asyncio.to_thread(_until_answers, process, f"http://127.0.0.1:{port}/health", log)
-        yield Served(port, "chat", process.pid, [process.pid])
-
-
-def relay(engine: str) -> Server:
-    """A gateway, a prefill and a decode on this engine, with NATS, Redis and a monitor."""
+def vllm(*flags: str, bind: str = "auto") -> Server:
+    """The OpenAI server of vLLM, as it is. `bind`: the cores of its threads; `all`, one thread for each core."""
 
     @asynccontextmanager
     async def server(plan: Plan, model: Path, folder: Path) -> AsyncIterator[Served]:
-        options = {
+        port = free_port()
+        asked: dict[str, Any] = {
+            "model": model,
+            "served-model-name": "chat",
+            "host": "127.0.0.1",
+            "port": port,
             "dtype": plan.dtype,
-            "threads": plan.threads,
-            "kv_cache_mb": plan.kv_cache_mb,
-            "max_num_seqs": plan.most,
-            "max_model_len": plan.context,
-            **({"enforce_eager": True} if engine == "vllm" else {}),
+            "max-model-len": plan.context,
+            "max-num-seqs": plan.most,
+            "kv-cache-memory-bytes": plan.kv_cache_mb * MEBIBYTE,
         }
-        slots = min(plan.most, 64)  # as many prompts of the plan's length as vLLM puts into two of its steps
-        async with vllm_cluster(
-            folder, model, engine=engine, decodes=1, options=options, prefill_slots=slots
-        ) as cluster:
-            yield _served(cluster)
+        argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
+        argv += [text for key, value in asked.items() for text in (f"--{key}", str(value))]
+        log = folder / "server.log"
+        with _running(argv, {**os.environ, **QUIET, **_threads(plan, bind)}, log) as process:
+            await asyncio.to_thread(_until_answers, process, f"http://127.0.0.1:{port}/health", log)
+            yield Served(port, "chat", process.pid, [process.pid])
 
     return server
 
 
-def _served(cluster: Cluster) -> Served:
-    servers = [child.pid for child in psutil.Process().children() if child.name() in ("nats-server", "valkey-server")]
-    roots = [process.pid for process in cluster.everyone] + servers
-    port = int(cluster.url().rsplit(":", 1)[1])
-    return Served(port, "chat", cluster.processes["gateway-1"].pid, roots)
+def _threads(plan: Plan, bind: str) -> dict[str, str]:
+    """What vLLM reads of threads; as it is by default it leaves one core to its other process."""
+    if plan.threads:
+        return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(plan.threads)}
+    cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+    return {"VLLM_CPU_OMP_THREADS_BIND": cores if bind == "all" else bind}
 
 
 @contextmanager
@@ -118,7 +75,15 @@ def _until_answers(process: subprocess.Popen[bytes], url: str, log: Path) -> Non
 
 
 SERVERS: Final[dict[str, Server]] = {
-    "vllm": vllm_server,
-    "baton on vllm": relay("vllm"),
-    "baton on torch": relay("torch"),
+    "vllm": vllm(),
+    "vllm, all cores": vllm(bind="all"),
+    "vllm, eager": vllm("--enforce-eager"),
+    "vllm, eager, all cores": vllm("--enforce-eager", bind="all"),
+    "baton on vllm": baton("vllm"),
+    "baton on torch": baton("torch"),
+    "baton on torch, 1 thread": baton("torch", threads=1),
+    "baton on torch, int8": baton("torch", quantization="int8"),
+    "baton on torch, int8, 1 thread": baton("torch", quantization="int8", threads=1),
 }
+"""Those of vLLM alone are one baseline: at each number of streams the fastest of them counts. One thread for each
+engine is what `baton up` gives to two workers on two cores; a model of some size decodes faster on both."""

@@ -4,6 +4,7 @@ Owns which requests may and where. Each decode gives a share of its slots at mos
 on; its own answer decides, as everywhere.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from shared.messages import Role
@@ -33,7 +34,8 @@ class LocalPrefill:
         if not limit or request.begun:  # what it has grown by since is not known here
             return None
         if request.tokens < limit:
-            return self._idlest(request)
+            # one that refused or failed it comes after the others, but it comes: there may be nobody else
+            return self._idlest(request, request.avoid) or (self._idlest(request, ()) if request.avoid else None)
         for known in self._routes.affinity.known(request.scenario, request.prefix):
             if request.tokens - known.tokens >= limit:
                 return None  # those that follow know less
@@ -42,8 +44,8 @@ class LocalPrefill:
                 return Choice(known.instance, f"{LOCAL}, prefix {known.tokens}", local=True)
         return None
 
-    def _idlest(self, request: OpenRequest) -> Choice | None:
-        passed = set(request.avoid)
+    def _idlest(self, request: OpenRequest, avoid: Collection[str]) -> Choice | None:
+        passed = set(avoid)
         for _ in range(TRIES):
             first = self._view.candidates.first(request.scenario, Role.DECODE, "", passed)
             if first is None:

@@ -66,6 +66,9 @@ CONFIG: dict[str, Any] = {
 class Cluster:
     """The servers and the services."""
 
+    limits: Mapping[str, str] = {"OMP_NUM_THREADS": "1"}
+    """Variables of all services, so that many engines on few cores do not wait for each other."""
+
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder = folder
         self.nats = NatsServer(folder)
@@ -102,7 +105,7 @@ class Cluster:
             "BATON_REDIS__URL": self.redis.settings().url,
             "BATON_GATEWAY__PORT": str(port),
             "BATON_INSTANCE__HEALTH_PORT": str(health_port),
-            "OMP_NUM_THREADS": "1",
+            **self.limits,
             "PYTHONUNBUFFERED": "1",
             **({"BATON_FAILPOINTS": failpoints} if failpoints else {}),
             **(env or {}),

@@ -57,6 +57,9 @@ def test_the_environment_may_list_them_with_commas() -> None:
         (ScenarioSettings("m", "sim", engine_options=TP2), 0),
         (ScenarioSettings("m", "torch", engine_options={"device": "npu"}), 1),
         (ScenarioSettings("m", "torch", engine_options={"device": "cuda:1"}), 1),
+        (ScenarioSettings("m", "torch", engine_options={"device": "cuda:1", "tensor_parallel": 4}), 4),
+        (ScenarioSettings("m", "torch", engine_options={"device": "cuda", **TP2}), 1),
+        (ScenarioSettings("m", "torch", engine_options={"tensor_parallel": 4}), 0),
         (ScenarioSettings("m", "vllm"), 1),
         (ScenarioSettings("m", "vllm", engine_options={**TP2, "pipeline_parallel_size": 3}), 6),
         (ScenarioSettings("m", "vllm", engine_options={"tensor_parallel_size": "many"}), 1),
@@ -80,6 +83,10 @@ def test_fewer_devices_than_the_engine_splits_the_model_over_are_refused() -> No
         "scenario.chat.devices_per_worker is 1, but its engine splits the model over 2"
     ]
     assert device_faults(["npu:0-7"], {"chat": ScenarioSettings("m", "vllm", engine_options=TP2)}) == []
+    ranks = ScenarioSettings("m", "torch", devices_per_worker=3, engine_options={"tensor_parallel": 4})
+    assert device_faults(["cuda:0-7"], {"chat": ranks}) == [], "on the processor"
+    ranks.engine_options["device"] = "cuda"
+    assert "splits the model over 4" in device_faults(["cuda:0-7"], {"chat": ranks})[0]
 
 
 def test_each_worker_has_devices_of_its_own_until_it_has_ended() -> None:

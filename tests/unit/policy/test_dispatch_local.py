@@ -77,6 +77,16 @@ def test_what_the_decode_refuses_waits() -> None:
     assert dispatcher.handle(seen("p1", 1, group="a"), 0.2) == [Offer("a", 1, "p1", Cause.REJECTED)]
 
 
+def test_what_the_only_worker_refused_is_offered_to_it_again_once_it_has_room() -> None:
+    dispatcher = dispatcher_over(GROUP, routes=SHORT)
+    dispatcher.handle(seen("p1", 0, state=State.FAILED, group="a"), 0.0)
+    assert offer(dispatcher, "a", tokens=9).instance == "d1"
+    assert dispatcher.handle(OfferRejected("a", 0, "d1", Code.NO_CAPACITY), 0.1) == []
+    assert dispatcher.handle(seen("d1", 0, slots=8, group="a"), 0.2) == []
+    again = dispatcher.handle(seen("d1", 8, slots=8, group="a"), 0.3)
+    assert again == [Offer("a", 1, "d1", Cause.REJECTED, "local")]
+
+
 def test_a_decode_gives_a_share_of_its_slots() -> None:
     dispatcher = busy(slots=8)
     for name in ("a", "b"):
