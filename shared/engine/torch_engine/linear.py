@@ -21,6 +21,8 @@ from shared.errors import ConfigError
 
 EXPECTED_ROWS = 64
 """What the packed layout is tuned for; any number of rows works."""
+FUSED_INPUTS = 32
+"""torch's int8 kernel reads past the ends of rows that are no multiple of half as many numbers."""
 DEQUANTISED_AT_ONCE = 1 << 20
 """Weights turned back into numbers at a time: few enough to stay in the processor's cache."""
 
@@ -42,9 +44,11 @@ def linear(device: Device, weight: Tensor, bias: Tensor | None = None, *, quanti
     if quantization == "fp8":
         raise ConfigError(["engine_options.quantization: fp8 needs a CUDA device, and Triton"])
     if quantization == "int8":
-        if device.exact_int8:
-            return Int8(weight, bias)
-        return WeightOnly(weight, bias, fused_rows=device.fused_int8_rows)
+        if not device.exact_int8:
+            return WeightOnly(weight, bias, fused_rows=device.fused_int8_rows)
+        exact = Int8(weight, bias)
+        # float32 owes its bits, however many rows there are
+        return exact if weight.dtype == torch.float32 else Lone(WeightOnly(weight, bias, fused_rows=1), exact)
     if device.packs and weight.dtype in (torch.float32, torch.bfloat16):
         return Packed(weight, bias)
     return Dense(weight, bias)
@@ -93,7 +97,7 @@ class WeightOnly:
         self._quantised = torch.round(weight.float() / scale[:, None]).to(torch.int8)
         self._scale = scale.to(torch.bfloat16)
         self._bias = bias
-        self._fused_rows = fused_rows
+        self._fused_rows = 0 if weight.shape[1] % FUSED_INPUTS else fused_rows
         self._pieces = max(1, weight.numel() // DEQUANTISED_AT_ONCE)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -107,3 +111,15 @@ class WeightOnly:
             y = torch.cat(pieces, dim=1) * self._scale
         y = y.to(x.dtype)
         return y if self._bias is None else y + self._bias
+
+
+class Lone:
+    """One row by itself goes through one form of the layer, several through another. Both forms' weights are kept."""
+
+    def __init__(self, alone: Linear, together: Linear) -> None:
+        self._alone = alone
+        self._together = together
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
+        return self._alone(x) if len(x) == 1 else self._together(x)
