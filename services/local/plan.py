@@ -190,10 +190,10 @@ class Plan:
         return key in table.get("monitor", {}) or variable(f"monitor.{key}") in self._environ
 
     def _threads(self) -> dict[str, str]:
-        """Share the cores among the workers: threads of two engines that spin on the same core halve both."""
+        """Share the cores among a role's workers. Threads that wait sleep: the other role has what one leaves idle."""
         groups = [group for settings in self.config.scenarios.values() for group in configured_groups(settings)]
-        workers = sum(group.prefill + group.decode for group in groups)
-        share = max(1, (os.cpu_count() or 1) // max(1, workers))
+        most = max(sum(group.prefill for group in groups), sum(group.decode for group in groups), 1)
+        share = max(1, (os.cpu_count() or 1) // most)
         return {"OMP_NUM_THREADS": str(share), "MKL_NUM_THREADS": str(share)}
 
 

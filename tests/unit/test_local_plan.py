@@ -195,10 +195,12 @@ def test_a_file_without_scenarios_is_refused(tmp_path: Path) -> None:
         Plan(Wishes(config=file), {})
 
 
-def test_threads_of_the_workers_do_not_outnumber_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_one_roles_workers_do_not_outnumber_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     plan = Plan(Wishes(prefill=1, decode=3), {})
     assert _environ(plan, plan.start(Role.DECODE, "chat"))["OMP_NUM_THREADS"] == "2"
+    plan = Plan(Wishes(prefill=1, decode=1), {})
+    assert _environ(plan, plan.start(Role.PREFILL, "chat"))["OMP_NUM_THREADS"] == "8"
     plan = Plan(Wishes(prefill=9, decode=9), {"OMP_NUM_THREADS": "5"})
     assert _environ(plan, plan.start(Role.DECODE, "chat"))["OMP_NUM_THREADS"] == "5"
 
