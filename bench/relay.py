@@ -4,10 +4,11 @@ import asyncio
 import http
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import psutil
 
 from bench.load import Served
@@ -31,9 +32,10 @@ async def _served_alone(cluster: Cluster) -> None:
     asked = {"model": "chat", "prompt": "a", "max_tokens": 1}
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
-        async with cluster.http.post(f"{cluster.url()}/v1/completions", json=asked) as answer:
-            if answer.status == http.HTTPStatus.OK:
-                return
+        with suppress(aiohttp.ClientConnectionError):  # it does not listen yet
+            async with cluster.http.post(f"{cluster.url()}/v1/completions", json=asked) as answer:
+                if answer.status == http.HTTPStatus.OK:
+                    return
         await asyncio.sleep(0.2)
     raise RuntimeError(f"no decode serves by itself: {cluster.tail('gateway-1')}")
 

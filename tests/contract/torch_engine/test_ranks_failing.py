@@ -84,12 +84,13 @@ async def test_a_follower_that_hangs_while_a_buffer_is_exported_is_noticed_too(m
 
 
 async def test_a_model_that_cannot_be_split_so_is_refused_at_start_and_leaves_no_process(model: Path) -> None:
+    before = psutil.Process().children()
     engine = RankedEngine(model, {**SIZES, "tensor_parallel": 3})
     engine.stage(SharedArena.arena())
     with pytest.raises(EngineFailed, match="3 ranks cannot share 4 attention heads equally"):
         await engine.start()
     await engine.close()
-    assert not psutil.Process().children()
+    assert psutil.Process().children() == before
 
 
 async def test_without_an_arena_it_says_what_it_needs(model: Path) -> None:
@@ -104,12 +105,13 @@ async def test_a_follower_that_cannot_load_says_why(model: Path, monkeypatch: py
         return [first, *["cuda:7"] * (world - 1)]
 
     monkeypatch.setattr("shared.engine.torch_engine.ranks.leader.device_names", without_a_device)
+    before = psutil.Process().children()
     engine = RankedEngine(model, {**SIZES, "tensor_parallel": 2})
     engine.stage(SharedArena.arena())
     with pytest.raises(EngineFailed, match=r"(?s)rank 1: .*engine_options\.device"):
         await engine.start()
     await engine.close()
-    assert not psutil.Process().children()
+    assert psutil.Process().children() == before
 
 
 def test_an_option_that_is_none_is_refused_before_anything_starts(model: Path) -> None:
