@@ -151,6 +151,7 @@ def test_another_cluster_is_reached_by_its_configuration(cluster: LocalCluster, 
         cluster.environ = before
 
 
+@pytest.mark.long
 def test_keys_outlive_the_cluster_and_a_new_one_is_not_open_again(tmp_path: Path) -> None:
     first = LocalCluster(tmp_path, "--standby", "0")
     try:

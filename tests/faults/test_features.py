@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from shared.messages import Role
 from tests.faults.client import Answer, Event, ask
 from tests.faults.cluster import Cluster, cluster
@@ -75,6 +77,7 @@ def _without_ids(calls: list[Any]) -> list[Any]:
     return [[{key: value for key, value in one.items() if key != "id"} for one in call] for call in calls]
 
 
+@pytest.mark.long
 async def test_all_that_can_be_asked_for_goes_on_identically_when_its_decode_is_killed(tmp_path: Path) -> None:
     async with cluster(tmp_path, decodes=1, options={"max_num_seqs": 32}) as fleet:
         reference = await all_of_them(fleet)

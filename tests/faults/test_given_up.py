@@ -35,6 +35,7 @@ async def test_a_request_that_kills_each_worker_it_meets_is_refused_and_the_flee
         await judge(fleet, history)
 
 
+@pytest.mark.long
 async def test_when_each_replacement_dies_the_stream_ends_with_an_error_that_says_how_far_it_came(
     tmp_path: Path,
 ) -> None:

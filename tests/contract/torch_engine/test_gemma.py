@@ -172,6 +172,7 @@ async def test_with_a_prefix_from_the_cache_the_texts_are_the_same(
     assert await finished(decode, starts, prompts) == {key: texts[key] for key in some}
 
 
+@pytest.mark.long
 async def test_after_the_kv_has_crossed_to_another_process_the_texts_are_the_same(
     directory: Path, texts: dict[str, list[int]], prompts: dict[str, list[int]], tmp_path: Path
 ) -> None:

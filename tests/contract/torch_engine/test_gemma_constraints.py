@@ -50,6 +50,7 @@ async def worker(spec: ModelSpec, tokenizer: Tokenizer) -> AsyncIterator[Worker]
     await made.close()
 
 
+@pytest.mark.long
 async def test_json_is_whole_in_a_batch_and_continued_elsewhere(worker: Worker, tokenizer: Tokenizer) -> None:
     prompt = tokenizer.encode("A fox as JSON, in one line:\n", special=True)
     asked: dict[str, Any] = {"stopping": Stopping(max_tokens=120), "constraint": JSON}

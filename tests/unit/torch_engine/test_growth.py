@@ -151,11 +151,12 @@ def counted(engine: Engine) -> list[int]:
 @pytest.mark.parametrize("kind", [pytest.param(Torch, marks=pytest.mark.long), Sim])
 def test_a_step_costs_the_same_after_5000_sequences_as_after_50(kind: Any, tmp_path: Path) -> None:
     engine: Engine = kind(tmp_path)
-    come_and_go(engine, 0, FEW)
-    before = counted(engine)
-    kept = alive(engine.kept)
-    come_and_go(engine, FEW, MANY)
-    assert counted(engine) == before
-    assert alive(engine.kept) <= kept
-    engine.close()
-    assert min(before) > BATCH
+    try:
+        come_and_go(engine, 0, FEW)
+        before = min(counted(engine))  # the least: now and then a timer of the event loop falls into a step
+        kept = alive(engine.kept)
+        come_and_go(engine, FEW, MANY)
+        assert min(counted(engine)) == before > BATCH
+        assert alive(engine.kept) <= kept
+    finally:
+        engine.close()
