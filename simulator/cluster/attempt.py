@@ -1,0 +1,58 @@
+"""One attempt at one request on its way from worker to worker: what a PrefillRequest and a KvReady say."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from simulator.workload.arrival import Arrival
+
+if TYPE_CHECKING:
+    from simulator.cluster.batch import Prompt, Sequence
+    from simulator.cluster.decode import Decode
+    from simulator.cluster.gateway import Gateway
+    from simulator.cluster.prefill import Prefill
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """What a worker is asked for."""
+
+    request_id: str
+    number: int
+    arrival: Arrival
+    before: int  # tokens that earlier attempts brought
+    deadline: float
+    expires: float
+    gateway: "Gateway"
+    cached: int = 0
+    accepted: float = 0.0  # when a prefill took it on
+    computed: float = 0.0  # when its first token was there
+    moved: float = 0.0  # when a decode had its KV
+    over: bool = False  # cancelled, or lost with its worker
+    prefill: "Prefill | None" = None
+    decode: "Decode | None" = None
+    prompt: "Prompt | None" = None  # that a decode computes
+    sequence: "Sequence | None" = None  # in a batch
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """(request_id, attempt)."""
+        return self.request_id, self.number
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompt to compute: the client's, and what was delivered."""
+        return self.arrival.input_tokens + self.before
+
+    @property
+    def left(self) -> int:
+        """Tokens still to be generated."""
+        return self.arrival.output_tokens - self.before
+
+    @property
+    def delivered(self) -> int:
+        """Count the tokens that its client has, those of earlier attempts included."""
+        if not self.computed:
+            return self.before
+        if self.decode is None or self.sequence is None:
+            return self.before + 1
+        return self.before + 1 + self.decode.batch.generated(self.sequence)
