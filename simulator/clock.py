@@ -8,11 +8,12 @@ from math import inf
 class Clock:
     """Simulated seconds from 0. `call(*args)` runs when its moment has come; nothing runs by itself meanwhile."""
 
-    __slots__ = ("_heap", "_set", "happened", "now")
+    __slots__ = ("_going", "_heap", "_set", "happened", "now")
 
     def __init__(self) -> None:
         self.now = 0.0
         self.happened = 0  # events so far
+        self._going = False
         self._set = 0
         self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
 
@@ -26,13 +27,18 @@ class Clock:
         self._set += 1
         heappush(self._heap, (self.now + seconds, self._set, call, args))
 
-    def run(self, until: float = inf, going: Callable[[], bool] | None = None) -> None:
-        """Let everything happen up to that moment, or until nothing is left, or `going` says no."""
+    def run(self, until: float = inf) -> None:
+        """Let everything happen up to that moment, or until nothing is left, or until `stop`."""
         heap = self._heap
-        while heap and heap[0][0] <= until and (going is None or going()):
+        self._going = True
+        while self._going and heap and heap[0][0] <= until:
             moment, _, call, args = heappop(heap)
             self.now = max(self.now, moment)
             self.happened += 1
             call(*args)
-        if until < inf and (going is None or going()):
+        if self._going and until < inf:
             self.now = max(self.now, until)
+
+    def stop(self) -> None:
+        """Let `run` return after what happens now."""
+        self._going = False

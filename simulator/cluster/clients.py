@@ -27,6 +27,8 @@ class ClosedLoop:
         self._requests = requests
         self._pause_s = pause_s
         self._mine: set[int] = set()  # requests of ours that are open, by identity
+        self._more = True
+        simulation.more()
         simulation.ended.append(self._next)
         for client in range(clients):
             simulation.clock.after(ramp_s * client / clients, self._send)
@@ -36,6 +38,9 @@ class ClosedLoop:
         if arrival is not None:
             self._mine.add(id(arrival))
             self._simulation.submit(arrival)
+        elif self._more:
+            self._more = False
+            self._simulation.no_more()
 
     def _next(self, outcome: Outcome) -> None:
         if id(outcome.arrival) in self._mine:

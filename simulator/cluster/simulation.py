@@ -38,18 +38,15 @@ class Simulation:
         self.ended: list[Callable[[Outcome], None]] = [record]  # all are told
         self._epochs = count(1)
         self._maps: dict[str, ScenarioMap] = {}
-        self._feeding = 0
+        self._feeding = 0  # workloads that are not at their end
+        self._to_the_end = False
+        self.open = 0  # requests that have not ended
         self.gateways = [
             Gateway(f"g{number}", self.bus, spec, self.workers, self._end) for number in range(spec.gateways)
         ]
         self._turn = 0
         for scenario in spec.scenarios:
             self._build(scenario)
-
-    @property
-    def open(self) -> int:
-        """Requests that have not ended."""
-        return sum(len(gateway) for gateway in self.gateways)
 
     # ---- the fleet
 
@@ -125,13 +122,13 @@ class Simulation:
 
     def feed(self, workload: Iterable[Arrival]) -> None:
         """Let these come at their times, counted from now."""
-        self._feeding += 1
+        self.more()
         self._next(iter(workload), self.clock.now)
 
     def _next(self, workload: Iterator[Arrival], begin: float) -> None:
         arrival = next(workload, None)
         if arrival is None:
-            self._feeding -= 1
+            self.no_more()
             return
         self.clock.at(begin + arrival.at, self._arrive, arrival, workload, begin)
 
@@ -139,18 +136,36 @@ class Simulation:
         self.submit(arrival)
         self._next(workload, begin)
 
+    def more(self) -> None:
+        """Note that somebody will submit requests: `run` goes on until `no_more`."""
+        self._feeding += 1
+
+    def no_more(self) -> None:
+        """Note that this one has submitted all."""
+        self._feeding -= 1
+        self._look()
+
     def submit(self, arrival: Arrival) -> None:
         """Let a request come now, to the gateway whose turn it is."""
+        self.open += 1
         self._turn = (self._turn + 1) % len(self.gateways)
         self.gateways[self._turn].arrive(arrival)
 
     def _end(self, outcome: Outcome) -> None:
+        self.open -= 1
         for hear in self.ended:
             hear(outcome)
+        self._look()
+
+    def _look(self) -> None:
+        if self._to_the_end and not self.open and not self._feeding:
+            self.clock.stop()
 
     def run(self, until: float | None = None) -> None:
         """Run to that moment, or until every request that is fed has ended."""
         if until is not None:
             self.clock.run(until)
-        else:
-            self.clock.run(going=lambda: self._feeding > 0 or self.open > 0)
+        elif self.open or self._feeding:
+            self._to_the_end = True
+            self.clock.run()
+            self._to_the_end = False
