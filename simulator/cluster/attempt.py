@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from simulator.workload.arrival import Arrival
 
 if TYPE_CHECKING:
-    from simulator.cluster.batch import Prompt, Sequence
     from simulator.cluster.decode import Decode
     from simulator.cluster.gateway import Gateway
     from simulator.cluster.prefill import Prefill
+    from simulator.cluster.sequences import Prompt, Sequence
 
 
 @dataclass(slots=True, eq=False)
@@ -56,3 +56,7 @@ class Attempt:
         if self.decode is None or self.sequence is None:
             return self.before + 1
         return self.before + 1 + self.decode.batch.generated(self.sequence)
+
+    def forget(self) -> None:
+        """Let go of what knows it, at its end: no garbage collector runs in a simulation."""
+        self.sequence = self.prompt = None

@@ -8,45 +8,17 @@ the step under way. While prompts are computed each step is an event.
 """
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil, floor, sqrt
 from typing import Final
 
 from simulator.clock import Clock
+from simulator.cluster.sequences import Prompt, Sequence
 from simulator.engine.profile import Profile
 
 CHUNK: Final = 2048
 """Prompt tokens computed beside a decode step."""
 EPSILON: Final = 1e-9
-
-
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """A sequence that is decoded. `over` is called with the batch's time when its last token is there."""
-
-    tokens: int  # that it holds when it joins, the newest included
-    left: int  # to be generated
-    over: Callable[[], None]
-    evicted: Callable[[], None]  # for want of blocks
-    joined: int = -1  # the step before its first; -1: not yet
-    gone: bool = False
-
-    @property
-    def ends(self) -> int:
-        """The step that brings its last token."""
-        return self.joined + self.left
-
-
-@dataclass(slots=True, eq=False)
-class Prompt:
-    """A prompt that is computed here. `computed` is called when its first token is there."""
-
-    new: int  # tokens still to be computed
-    behind: int  # that are there
-    computed: Callable[[], None]
-    gone: bool = False
 
 
 class Batch:
@@ -130,11 +102,19 @@ class Batch:
         return min(sequence.left, self.steps + self._done() - sequence.joined)
 
     def stop(self) -> None:
-        """Compute nothing any more, without a word: it died, or stands still until `go_on`."""
+        """Compute nothing any more, without a word: it stands still until `go_on`."""
         self._settle(self._done())
         self._run += 1
         self._running = False
         self._stopped = True
+
+    def end(self) -> None:
+        """Stop for good, and forget everybody; what each had got can still be counted."""
+        self.stop()
+        self._ends.clear()
+        self._order.clear()
+        self._joining.clear()
+        self._prompts.clear()
 
     def go_on(self) -> None:
         """Compute again; the step that was cut short begins anew."""

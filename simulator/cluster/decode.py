@@ -11,8 +11,9 @@ from shared.errors import Code
 from shared.messages import Role
 from shared.policy.admission import DecodeAdmission, Refused
 from simulator.cluster.attempt import Attempt
-from simulator.cluster.batch import Batch, Prompt, Sequence
+from simulator.cluster.batch import Batch
 from simulator.cluster.cache import PrefixCache
+from simulator.cluster.sequences import Prompt, Sequence
 from simulator.cluster.worker import Post, Worker
 
 Key = tuple[str, int]
@@ -166,7 +167,11 @@ class Decode(Worker):
 
     def halt(self) -> None:
         """See Worker."""
-        self.batch.stop()
+        if self.up:
+            self.batch.stop()
+        else:
+            self.batch.end()
+            self._held.clear()
 
     def resume(self) -> None:
         """See Worker."""

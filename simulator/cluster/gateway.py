@@ -222,6 +222,7 @@ class Gateway:
             outcome.moved = max(0.0, attempt.moved - attempt.computed)
             outcome.prefill = attempt.prefill.name if attempt.prefill is not None else ""
             outcome.decode = attempt.decode.name if attempt.decode is not None else ""
+            attempt.forget()
         del self._open[one.request_id]
         self._record(outcome)
 
@@ -231,6 +232,7 @@ def _cancel(attempt: Attempt) -> None:
     for worker in (attempt.prefill, attempt.decode):
         if worker is not None and worker.up and not worker.frozen:
             worker.cancel(attempt)
+    attempt.forget()
 
 
 def marks(arrival: Arrival, scenario: ScenarioSpec) -> tuple[int, ...]:

@@ -199,6 +199,9 @@ class Prefill(Worker):
         self._line.extendleft(reversed(self._computing.values()))
         self._computing.clear()
         if not self.up:
+            self._line.clear()
+            self._stints.clear()
+            self._waiting.clear()
             self.bus.deafen(self.scenario.name, self.group, self.learn)
 
     def resume(self) -> None:

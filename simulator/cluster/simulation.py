@@ -1,5 +1,6 @@
 """A whole fleet against a workload: builds it, feeds it, hurts it where asked, and runs until all has ended."""
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
@@ -162,10 +163,20 @@ class Simulation:
             self.clock.stop()
 
     def run(self, until: float | None = None) -> None:
-        """Run to that moment, or until every request that is fed has ended."""
-        if until is not None:
-            self.clock.run(until)
-        elif self.open or self._feeding:
-            self._to_the_end = True
-            self.clock.run()
-            self._to_the_end = False
+        """Run to that moment, or until every request that is fed has ended.
+
+        Without the garbage collector, which would look through the whole fleet again and again: a third of the time at
+        ten thousand instances. Nothing here needs it, since an attempt forgets what knows it.
+        """
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            if until is not None:
+                self.clock.run(until)
+            elif self.open or self._feeding:
+                self._to_the_end = True
+                self.clock.run()
+                self._to_the_end = False
+        finally:
+            if collects:
+                gc.enable()

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from simulator.clock import Clock
-from simulator.cluster.batch import Batch, Prompt, Sequence
+from simulator.cluster.batch import Batch
+from simulator.cluster.sequences import Prompt, Sequence
 from simulator.engine.profile import Profile
 
 

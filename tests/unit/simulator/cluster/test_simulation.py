@@ -1,5 +1,6 @@
 """Requests through a simulated fleet: each ends once, whatever happens, and nothing of it is left anywhere."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from shared.errors import Code
 from shared.policy.dispatch_events import DispatchRules
 from shared.policy.routes import RouteRules
+from simulator.cluster.attempt import Attempt
 from simulator.cluster.clients import ClosedLoop
 from simulator.cluster.simulation import Simulation
 from tests.unit.simulator.cluster.fleets import PROFILE, arrivals, check_nothing_is_left, fleet, run
@@ -124,3 +126,20 @@ def test_a_closed_loop_keeps_so_many_requests_open() -> None:
     assert simulation.open == 0
     assert max(seen) == 7
     assert seen.count(7) > 30
+
+
+def test_attempts_are_gone_without_a_garbage_collector() -> None:
+    def hurt(simulation: Simulation) -> None:
+        simulation.clock.at(5.0, simulation.kill, "chat-main-d0")
+        simulation.clock.at(5.0, simulation.kill, "chat-main-p0")
+
+    gc.collect()
+    gc.disable()
+    try:
+        spec = fleet(3, 2, profile=replace(PROFILE, kv_tokens=4000), queue_s=1.0, routes=RouteRules(local_tokens=400))
+        simulation, outcomes = run(spec, arrivals(300, 20.0), hurt)
+        check_nothing_is_left(simulation)
+        assert {one.ok for one in outcomes} == {True, False}
+        assert not [one for one in gc.get_objects() if isinstance(one, Attempt)]
+    finally:
+        gc.enable()
