@@ -32,6 +32,10 @@ class Candidates:
         """Where the first that has room stands."""
         return self._pools[scenario, role, group].first(exclude)
 
+    def next(self, scenario: str, role: Role, group: str, exclude: Collection[str]) -> Standing | None:
+        """Where the first that is not excluded stands, full ones and suspects included."""
+        return self._pools[scenario, role, group].next(exclude)
+
     def first_of(self, scenario: str, groups: Collection[str], exclude: Collection[str]) -> Standing | None:
         """Where the first prefill of several groups that has room stands; costs a look at each of them."""
         found = (self.first(scenario, Role.PREFILL, group, exclude) for group in groups)
@@ -41,9 +45,9 @@ class Candidates:
         """All, in order; costs a sort."""
         return self._pools[scenario, role, group].ranked()
 
-    def standing(self, scenario: str, role: Role, instance: str) -> Standing | None:
-        """Where an instance stands among all of its scenario and role; None: it is no candidate there."""
-        return self._pools[scenario, role, ""].standing(instance)
+    def standing(self, scenario: str, role: Role, instance: str, group: str = "") -> Standing | None:
+        """Where an instance stands among those of its scenario and role, or of a group; None: it is no candidate."""
+        return self._pools[scenario, role, group].standing(instance)
 
     def exists(self, scenario: str, role: Role, group: str) -> bool:
         """Whether there is any."""

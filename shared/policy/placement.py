@@ -13,6 +13,7 @@ from shared.messages import Epoch, Member, Role, ScenarioMap, State, Status
 from shared.policy.candidates import Candidates
 from shared.policy.deadlines import Deadlines
 from shared.policy.hearing import ROUNDING_S, Hearing
+from shared.policy.pool import Standing
 from shared.policy.probing import Presence, Probing
 from shared.policy.recent import Recent
 from shared.policy.view_rules import Lost, ViewRules
@@ -91,6 +92,15 @@ class FleetView:
         """The first candidate that has a free slot as far as is known; cheap at any fleet size."""
         self._judge(now)
         return self.candidates.best(scenario, role, group, exclude)
+
+    def next(self, scenario: str, role: Role, now: float, group: str, exclude: Collection[str]) -> Standing | None:
+        """The first candidate that is not excluded: the full after the free, suspects last, the lost never."""
+        self._judge(now)
+        return self.candidates.next(scenario, role, group, exclude)
+
+    def has(self, scenario: str, role: Role, instance: str, group: str) -> bool:
+        """Whether an instance is a candidate of a group."""
+        return self.candidates.standing(scenario, role, instance, group) is not None
 
     def rank(self, scenario: str, role: Role, now: float, group: str = "", exclude: Collection[str] = ()) -> list[str]:
         """Candidates, fewest streams first; those known to be full after them, suspects last, the lost never."""

@@ -76,6 +76,22 @@ class Pool:
             heappush(self._heap, standing)
         return found
 
+    def next(self, exclude: Collection[str] = ()) -> Standing | None:
+        """The first that is not excluded, however willing; costs a look at those excluded before it."""
+        aside: list[Standing] = []
+        found: Standing | None = None
+        while self._heap and found is None:
+            top = self._heap[0]
+            if self._standings.get(top.instance) != top:
+                heappop(self._heap)
+            elif top.instance in exclude:
+                aside.append(heappop(self._heap))
+            else:
+                found = top
+        for standing in aside:
+            heappush(self._heap, standing)
+        return found
+
     def ranked(self) -> list[str]:
         """All, in order; costs a sort."""
         return [standing.instance for standing in sorted(self._standings.values())]

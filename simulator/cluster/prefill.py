@@ -87,7 +87,7 @@ class Prefill(Worker):
         """Compute as many side by side as the engine does."""
         while self._line and not self.frozen and (not self._at_once or len(self._computing) < self._at_once):
             attempt = self._line.popleft()
-            if attempt.over:
+            if attempt.over or self._late(attempt):
                 continue
             known = self.cache.match(attempt.arrival.blocks) * self.scenario.block_tokens
             attempt.cached = min(known, attempt.tokens - 1)  # one token at least is computed: its logits are wanted
@@ -107,9 +107,7 @@ class Prefill(Worker):
         self.cache.add(attempt.arrival.blocks)
         self.meter.cached += attempt.cached
         self.meter.tokens += attempt.tokens - attempt.cached
-        if attempt.deadline <= now:
-            self._free(attempt, passed=False)
-            self.bus.say(attempt.gateway.failed, attempt, Code.DEADLINE, False)
+        if self._late(attempt):
             return
         attempt.computed = now
         if attempt.left == 1:
@@ -119,6 +117,14 @@ class Prefill(Worker):
         self.bus.say(attempt.gateway.first_token, attempt)
         self._stints[attempt.key].computed(now)
         self._ask(attempt, Asking(self.view, self.scenario.name, self.group))
+
+    def _late(self, attempt: Attempt) -> bool:
+        """Early intervention, before and after computing: what comes too late is not computed, or not sent."""
+        if attempt.deadline > self.clock.now:
+            return False
+        self._free(attempt, passed=False)
+        self.bus.say(attempt.gateway.failed, attempt, Code.DEADLINE, False)
+        return True
 
     # ---- the hand-off
 

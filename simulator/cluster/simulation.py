@@ -22,13 +22,17 @@ LINK_BYTES_S = 25e9
 
 
 class Simulation:
-    """One run. `record` hears of each request's end; `network` is made with the clock; none: the straight one."""
+    """One run. `record` hears of each request's end; `network` is made with the clock; none: the straight one.
+
+    `gateway`: another one is a baseline.
+    """
 
     def __init__(
         self,
         spec: FleetSpec,
         record: Callable[[Outcome], None],
         network: Callable[[Clock], Network] | None = None,
+        gateway: type[Gateway] = Gateway,
     ) -> None:
         self.spec = spec
         self.clock = Clock()
@@ -43,7 +47,7 @@ class Simulation:
         self._to_the_end = False
         self.open = 0  # requests that have not ended
         self.gateways = [
-            Gateway(f"g{number}", self.bus, spec, self.workers, self._end) for number in range(spec.gateways)
+            gateway(f"g{number}", self.bus, spec, self.workers, self._end) for number in range(spec.gateways)
         ]
         self._turn = 0
         for scenario in spec.scenarios:
