@@ -6,12 +6,14 @@ Imports little at the top: a command pays only for what it uses.
 import argparse
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 from services.commands import steering
 from services.commands.arguments import Misused, count, port, seconds, some, tokens
 from shared.errors import BatonError, ConfigError
+from simulator.profiling.arguments import add as profiling
 
 USAGE = 2
 
@@ -112,6 +114,14 @@ def _chat(arguments: argparse.Namespace) -> int:
     return chat(Gateway(url, os.environ.get("BATON_API_KEY", "")), arguments.scenario, arguments.max_tokens)
 
 
+def _profile(arguments: argparse.Namespace) -> int:
+    from simulator.profiling.arguments import again  # noqa: PLC0415
+
+    # a process of its own: the engine may be torch's, which no other command should wait for
+    command = [sys.executable, "-m", "simulator.profiling", *again(arguments)]
+    return subprocess.run(command, check=False).returncode  # noqa: S603  our own module, words that were parsed
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="baton",
@@ -150,7 +160,11 @@ def _parser() -> argparse.ArgumentParser:
     again.set_defaults(run=_reload)
     again.add_argument("id", metavar="ID", nargs="?", help="one instance (all)")
 
-    for command in (up, status, chat, drain, again, *steering.parsers(commands), *_keys_parsers(commands)):
+    profile = commands.add_parser("profile", help="measure an engine for the simulator and `baton plan`")
+    profile.set_defaults(run=_profile)
+    profiling(profile)
+
+    for command in (up, status, chat, drain, again, profile, *steering.parsers(commands), *_keys_parsers(commands)):
         command.add_argument(
             "--config", type=Path, metavar="FILE", help="TOML; BATON_SECTION__KEY variables win over it"
         )

@@ -1,0 +1,1 @@
+"""`baton profile`: measures an engine by the Engine protocol alone, and fits what is simulated of it."""
