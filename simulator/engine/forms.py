@@ -35,9 +35,11 @@ class Form(msgspec.Struct, frozen=True, tag_field="form", forbid_unknown_fields=
 
 
 class Linear(Form, frozen=True, tag="linear"):
-    """Ours. A prompt: fixed + token_s*n + pair_s*n*(cached + n/2). A step: step + sequence_s*B + context_s*K.
+    """Ours. A prompt of n new tokens behind c cached ones: fixed + max(floor, token*n) + pair*n*(c + n/2) + cached*c.
 
-    Pairs are what attention looks at: each of n new tokens at the cached ones and at half of the new ones. Seconds.
+    Up to the floor a prompt takes as long as reading the weights, or launching the kernels. Pairs are what attention
+    looks at: each new token at the cached ones and at half of the new ones; `cached` is the reading of what is cached.
+    A step of B sequences with K tokens together: step + sequence*B + context*K. Seconds.
     """
 
     prefill_fixed_s: Coefficient
@@ -46,10 +48,14 @@ class Linear(Form, frozen=True, tag="linear"):
     step_fixed_s: Coefficient
     step_sequence_s: Coefficient
     step_context_s: Coefficient
+    prefill_floor_s: Coefficient = 0.0
+    prefill_cached_s: Coefficient = 0.0
 
     def prefill_s(self, new: int, cached: int) -> float:
         """See Timing."""
-        return self.prefill_fixed_s + new * (self.prefill_token_s + self.prefill_pair_s * (cached + new / 2))
+        computing = max(self.prefill_floor_s, self.prefill_token_s * new)
+        pairs = new * (cached + new / 2)
+        return self.prefill_fixed_s + computing + self.prefill_pair_s * pairs + self.prefill_cached_s * cached
 
     def step_s(self, batch: int, context: float) -> float:
         """See Timing."""

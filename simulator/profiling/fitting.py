@@ -13,6 +13,11 @@ from simulator.profiling.measuring import BESIDE, STEPS, WARM, Measured
 ANY: Final = 0.85
 """Of all that were tried side by side: then there is no bound that could be seen."""
 LEAST_STEP_S: Final = 1e-6
+HALF: Final = WARM + STEPS / 2
+"""Tokens that a sequence has got when half of its steps are measured."""
+COEFFICIENTS: Final = 5
+"""Of a prompt's time."""
+Medians = dict[tuple[int, int], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,15 @@ class Named:
 def profile_of(info: EngineInfo, measured: Measured, named: Named) -> tuple[Profile, list[Point]]:
     """Fit ours. Raises ValueError where too few points were measured."""
     prompts, steps = measured.medians(measured.prompts), measured.medians(measured.steps)
-    prompt_rows = [(1.0, float(new), new * (cached + new / 2)) for new, cached in prompts]
-    half = WARM + STEPS / 2  # tokens that a sequence has got when half of its steps are measured
-    step_rows = [(1.0, float(batch), batch * (context + half)) for batch, context in steps]
-    prompt, step = fitted(prompt_rows, list(prompts.values())), fitted(step_rows, list(steps.values()))
-    timing = Linear(prompt[0], prompt[1], prompt[2], max(LEAST_STEP_S, step[0]), step[1], step[2])
-    points = _points(prompts, residuals(prompt_rows, list(prompts.values()), prompt), "prompt of {} tokens behind {}")
-    points += _points(steps, residuals(step_rows, list(steps.values()), step), "step of {} at {} tokens each")
+    timing = linear(prompts, steps)
+    points = [
+        Point(f"prompt of {new} tokens behind {cached}", seconds, timing.prefill_s(new, cached))
+        for (new, cached), seconds in prompts.items()
+    ]
+    points += [
+        Point(f"step of {batch} at {context} tokens each", seconds, timing.step_s(batch, batch * (context + HALF)))
+        for (batch, context), seconds in steps.items()
+    ]
     beside = min(measured.beside, default=inf)
     profile = Profile(
         name=named.name,
@@ -73,11 +80,41 @@ def _at_once(beside: float) -> int:
     return 0 if number >= ANY * BESIDE else max(1, round(number))
 
 
-def _points(medians: dict[tuple[int, int], float], off: list[float], text: str) -> list[Point]:
-    return [
-        Point(text.format(*key), seconds, seconds * (1.0 + share))
-        for (key, seconds), share in zip(medians.items(), off, strict=True)
-    ]
+def linear(prompts: Medians, steps: Medians) -> Linear:
+    """Our form of prompts by (new, cached) tokens and steps by (batch, context of each), in seconds."""
+    step_rows = [(1.0, float(batch), batch * (context + HALF)) for batch, context in steps]
+    step = fitted(step_rows, list(steps.values()))
+    fixed, floor, token, pair, cached = _prompt(prompts)
+    return Linear(
+        prefill_fixed_s=fixed,
+        prefill_token_s=token,
+        prefill_pair_s=pair,
+        step_fixed_s=max(LEAST_STEP_S, step[0]),
+        step_sequence_s=step[1],
+        step_context_s=step[2],
+        prefill_floor_s=floor,
+        prefill_cached_s=cached,
+    )
+
+
+def _prompt(prompts: Medians) -> tuple[float, ...]:
+    """Fixed, floor, token, pair, cached. Which prompts are at the floor is tried out: all those below each length."""
+    times = list(prompts.values())
+    if len(times) <= COEFFICIENTS:  # too few to tell a floor, or what is cached
+        fixed, token, pair = fitted([(1.0, new, new * (cached + new / 2)) for new, cached in prompts], times)
+        return fixed, 0.0, token, pair, 0.0
+    best: tuple[float, tuple[float, ...]] = (inf, ())
+    for bound in (0, *sorted({new for new, _ in prompts})[:-2]):
+        rows = [
+            (1.0, float(new <= bound), float(new > bound) * new, new * (cached + new / 2), float(cached))
+            for new, cached in prompts
+        ]
+        found = fitted(rows, times)
+        off = sum(share * share for share in residuals(rows, times, found))
+        fits = all((found[1] >= found[2] * new) == (new <= bound) for new, _ in prompts)
+        if fits and off < best[0]:
+            best = off, found
+    return best[1]
 
 
 def kept(points: list[Point], rounds: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from shared.engine import Engine, Sequence
 from shared.kv.arena import Arena
 from shared.messages import Sampling, Stopping
 
-LENGTHS: Final = (64, 256, 1024, 4096, 8192, 16_384)
+LENGTHS: Final = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384)
 """Tokens of prompts, as far as the engine's context and blocks go."""
 BATCHES: Final = (1, 4, 16, 64, 256)
 CONTEXTS: Final = (128, 1024, 4096, 8192)
@@ -83,7 +83,7 @@ class Measuring:
         """The grid of prompts: each length alone, and the shorter ones behind what may be cached."""
         fit = [n for n in LENGTHS if self._fits(n, 1)]
         yield from ((n, 0) for n in fit)
-        yield from ((n, fit[-1] - n) for n in fit[:-1] if fit[-1] > 4 * n)
+        yield from ((n, fit[-1] - n) for n in fit[::2] if fit[-1] > 4 * n)
 
     def steps(self) -> Iterator[tuple[int, int]]:
         """The grid of steps."""
