@@ -55,7 +55,7 @@ class FewestConnections(Gateway):
     def accepted(self, attempt: Attempt, instance: str) -> None:
         """It waits in the prefill's queue."""
 
-    def rejected(self, attempt: Attempt, instance: str, refused: Refused) -> None:
+    def rejected(self, attempt: Attempt, instance: str, refused: Refused) -> None:  # noqa: ARG002
         """End it: nobody else is asked."""
         self.failed(attempt, refused.code, retryable=False)
 

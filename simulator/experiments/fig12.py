@@ -117,9 +117,9 @@ def signals(seed: int) -> Findings:
     says = (
         f"Prompts of 175 % bring E2E from {usual[0]:.2f} to {prompts[0]:.2f} s and T_p / E2E from {usual[1]:.1f} to "
         f"{prompts[1]:.1f} %: more prefill. Answers of 150 % bring E2E to {answers[0]:.2f} s and the share to "
-        f"{answers[1]:.1f} %: more decode. But with answers of 175 % the decodes are full, slots are held, requests wait "
-        f"at the gateway, and the share as clients see it is {beyond_it[1]:.0f} %: the signal turns round. So Baton goes "
-        "by the equation, with the signals as a second witness only."
+        f"{answers[1]:.1f} %: more decode. But with answers of 175 % the decodes are full, slots are held, requests "
+        f"wait at the gateway, and the share as clients see it is {beyond_it[1]:.0f} %: the signal turns round. So "
+        "Baton goes by the equation, with the signals as a second witness only."
     )
     chart = {
         "title": "Two signals",
