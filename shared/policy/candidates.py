@@ -94,15 +94,17 @@ class Candidates:
 
     def place(self, worker: Worker) -> None:
         """Bring the pools up to date with the worker."""
-        scenario, group, is_decode = worker.scenario, worker.group, worker.role is Role.DECODE
+        scenario, group, role = worker.scenario, worker.group, worker.role
+        is_decode, routable = role is Role.DECODE, worker.routable
         served = self.exists(scenario, Role.DECODE, group)
-        entrance = worker.routable and self._open(scenario, group) and (served or is_decode)
-        within = worker.routable if is_decode else entrance
+        entrance = routable and (served or is_decode) and self._open(scenario, group)
+        within = routable if is_decode else entrance
+        standing = worker.standing if within else None  # who is an entrance is within, too
         for name, candidate in (("", entrance), (group, within)):
-            if candidate:
-                self._pools[scenario, worker.role, name].put(worker.standing)
+            if candidate and standing is not None:
+                self._pools[scenario, role, name].put(standing)
             else:
-                self._pools[scenario, worker.role, name].drop(worker.instance)
+                self._pools[scenario, role, name].drop(worker.instance)
         if is_decode and served != self.exists(scenario, Role.DECODE, group):
             for member in self._members.get((scenario, group), {}).values():
                 if member.role is Role.PREFILL:

@@ -87,9 +87,12 @@ class Dispatcher:
 
     def next_deadline(self) -> float | None:
         """Say when a Tick is due at the latest; ask again after each event."""
-        parts = (self._book, self._scarcity, self._suspects, self.view)
-        moments = [part.next_deadline() for part in parts]
-        return min((at for at in moments if at is not None), default=None)
+        first = self._book.next_deadline()
+        for part in (self._scarcity, self._suspects, self.view):
+            at = part.next_deadline()
+            if at is not None and (first is None or at < first):
+                first = at
+        return first
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Say what to do, in this order, because of the event. That of an older attempt does nothing."""

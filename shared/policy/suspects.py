@@ -33,15 +33,22 @@ class Suspects:
 
     def waits(self, request: OpenRequest) -> bool:
         """Whether it must wait until another suspect has gone on well, or not."""
-        return request.suspect and any(one.phase is not Phase.WAITING for one in self._of[request.scenario].values())
+        if not request.suspect:
+            return False
+        return any(one.phase is not Phase.WAITING for one in self._of[request.scenario].values())
 
     def forget(self, request: OpenRequest) -> None:
         """Note that a request is over."""
         if request.suspect:
-            self._of[request.scenario].pop(request.request_id, None)
+            suspects = self._of[request.scenario]
+            suspects.pop(request.request_id, None)
+            if not suspects:
+                del self._of[request.scenario]
 
     def acquit(self, now: float) -> bool:
         """Clear whoever has gone on well for long enough; whether there was one."""
+        if not self._of:
+            return False
         clear = [one for one in self._out() if one.since + self._rules.trial_s <= now]
         for request in clear:
             self.forget(request)
@@ -51,6 +58,8 @@ class Suspects:
 
     def next_deadline(self) -> float | None:
         """Say when the next one may be cleared."""
+        if not self._of:
+            return None
         return min((one.since + self._rules.trial_s for one in self._out()), default=None)
 
     def _out(self) -> list[OpenRequest]:

@@ -1,10 +1,15 @@
 """What one observer knows of one worker: its place in the map, its last status, and our own dealings with it."""
 
 from dataclasses import dataclass
+from typing import Final
 from zlib import crc32
 
 from shared.messages import Epoch, Health, Role, State, Status
 from shared.policy.pool import Standing, Tier
+
+
+TIERS: Final = ((Tier.FREE, Tier.FULL), (Tier.SUSPECT, Tier.SUSPECT_FULL))
+"""By whether it is suspect, and whether it is full; looked up, since standings are made at every event."""
 
 
 @dataclass(slots=True)
@@ -60,9 +65,8 @@ class Worker:
     @property
     def standing(self) -> Standing:
         """Its place among the candidates."""
-        suspect = self.silent or self.punished
-        tier = Tier((0 if self.free else 1) + (2 if suspect else 0))
         room = 0 if self.status is None else self.status.kv_free_bytes
+        tier = TIERS[self.silent or self.punished][self.free == 0]
         return Standing(tier, self.streams, -room, self.turn, self.tie, self.instance)
 
     def outdates(self, status: Status) -> bool:

@@ -170,8 +170,11 @@ class Gateway:
     # ---- what the dispatcher wants
 
     def _tell(self, event: Event) -> None:
-        for action in self.dispatcher.handle(event, self._clock.now):
+        actions = self.dispatcher.handle(event, self._clock.now)
+        for action in actions:
             self._perform(action)
+        if not actions and isinstance(event, StatusSeen) and self._tick_at < inf:
+            return  # a status that leads to nothing only moves its own deadline, and that to later
         due = self.dispatcher.next_deadline()
         if due is not None and due < self._tick_at:
             self._tick_at = due
