@@ -61,7 +61,10 @@ class Batch:
                 member.expected.cancel()
             if member.staging is not None:
                 member.staging.release()
+            full = not self._admission.free
             self.call(self._admission.ended(member.request_id, member.attempt))
+            if full and self._admission.free:
+                self._standing.freed()  # computed KV waits for it in a prefill's slot
 
     def call(self, keys: list[Key]) -> None:
         """Give these attempts their turn to enter the batch."""

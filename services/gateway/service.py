@@ -183,7 +183,7 @@ class Gateway:
     def _why_no_worker(self) -> str:
         now = time.monotonic()
         for scenario in self._desk.scenarios:
-            if all(self._view.rank(scenario.name, role, now) for role in (Role.PREFILL, Role.DECODE)):
+            if all(self._view.next(scenario.name, role, now, "", ()) for role in (Role.PREFILL, Role.DECODE)):
                 return ""
         return "no scenario has both a prefill and a decode"
 

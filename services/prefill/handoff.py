@@ -1,14 +1,12 @@
 """The hand-off: a complete KV buffer finds a decode worker and goes there in one push.
 
-Owns the asking (best decode first, the next after a rejection, all again when one has room) and the rule that at most
-one decode ever owns an attempt. Holds no slot and frees nothing; it tells the caller who has the buffer, or raises.
+Owns the rule that at most one decode ever owns an attempt. Who is asked, and in which order, is `Asking`'s decision.
+Holds no slot and frees nothing; it tells the caller who has the buffer, or raises.
 """
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
-from typing import Final
 
 from shared.errors import (
     BatonError,
@@ -25,13 +23,11 @@ from shared.failpoints import failpoint
 from shared.kv import KvSender, Staging
 from shared.kv.growth import Growing
 from shared.messages import Cancel, Done, KvGrant, KvReady, Rejected
+from shared.policy.asking import AGAIN_S
 from shared.tasks import happens
 from shared.telemetry import KV_BYTES, KV_GROWING, KV_TRANSPORT
 from shared.worker.running import left_s
 from shared.worker.standing import Standing
-
-AGAIN_S: Final = 0.25
-"""When nobody has room, ask again after so long even without news: a status may be lost."""
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +58,8 @@ class Handoff:
         None: no decode has the buffer. `pushed` gets the name of the one it went to. Raises as `send` does.
         """
         peers = self._standing.peers
-        for decode in peers.decodes(self._standing.name):
+        asking = peers.asking(self._standing.name)
+        while (decode := asking.next(time.monotonic())) is not None:
             answer = await self._offer(decode, ready)
             if isinstance(answer, BatonError):
                 continue
@@ -80,11 +77,11 @@ class Handoff:
         Ends at the request's expiry, which the caller bounds. Raises Refused, KvRefused after so many refused pushes,
         WorkerLost when a decode may have the buffer but does not answer any more, NoCapacity or Overloaded.
         """
-        peers, refusals, behind = self._standing.peers, Counter[str](), Counter(last)
+        peers, asking, refusals = self._standing.peers, self._standing.peers.asking(self._standing.name, last), 0
         problem: BatonError = NoCapacity("the group has no decode worker")
         while left_s(ready.request.expires_ms) > 0:
             news = peers.news  # taken before the asking, so that none is missed meanwhile
-            for decode in sorted(peers.decodes(self._standing.name), key=lambda name: refusals[name] + behind[name]):
+            while (decode := asking.next(time.monotonic())) is not None:
                 answer = await self._offer(decode, ready)
                 if isinstance(answer, BatonError):
                     problem = answer
@@ -94,10 +91,12 @@ class Handoff:
                         return answer
                 finally:
                     peers.view.settled(decode)
-                refusals[decode] += 1
-                if refusals.total() >= self._standing.fleet.attempts:
-                    raise KvRefused("refused", f"{refusals.total()} pushes failed, the last one to {decode}")
+                asking.refused(decode)
+                refusals += 1
+                if refusals >= self._standing.fleet.attempts:
+                    raise KvRefused("refused", f"{refusals} pushes failed, the last one to {decode}")
             await happens(news, AGAIN_S)
+            asking.again()
         raise problem
 
     async def _offer(self, decode: str, ready: KvReady) -> KvGrant | BatonError:

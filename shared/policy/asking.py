@@ -33,14 +33,14 @@ class Asking:
         """Name the best one not asked in this round; None: wait for news or AGAIN_S, then `again`."""
         view, asked = self._view, self._asked
         if self._full < FULL_ASKED:
-            exclude = asked | self._behind.keys() if self._behind else asked
+            exclude = asked | self._behind.keys() if self._behind else asked  # few, both of them
             first = view.next(self._scenario, Role.DECODE, now, self._group, exclude)
             if first is not None:
                 self._full += first.tier is not Tier.FREE
                 asked.add(first.instance)
                 return first.instance
         for name in sorted(self._behind, key=lambda one: self._behind[one]):
-            if name not in asked and view.has(self._scenario, Role.DECODE, name, self._group):
+            if name not in asked and view.candidates.standing(self._scenario, Role.DECODE, name, self._group):
                 asked.add(name)
                 return name
         return None

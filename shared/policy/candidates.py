@@ -41,10 +41,6 @@ class Candidates:
         found = (self.first(scenario, Role.PREFILL, group, exclude) for group in groups)
         return min((standing for standing in found if standing is not None), default=None)
 
-    def ranked(self, scenario: str, role: Role, group: str) -> list[str]:
-        """All, in order; costs a sort."""
-        return self._pools[scenario, role, group].ranked()
-
     def standing(self, scenario: str, role: Role, instance: str, group: str = "") -> Standing | None:
         """Where an instance stands among those of its scenario and role, or of a group; None: it is no candidate."""
         return self._pools[scenario, role, group].standing(instance)

@@ -98,15 +98,6 @@ class FleetView:
         self._judge(now)
         return self.candidates.next(scenario, role, group, exclude)
 
-    def has(self, scenario: str, role: Role, instance: str, group: str) -> bool:
-        """Whether an instance is a candidate of a group."""
-        return self.candidates.standing(scenario, role, instance, group) is not None
-
-    def rank(self, scenario: str, role: Role, now: float, group: str = "", exclude: Collection[str] = ()) -> list[str]:
-        """Candidates, fewest streams first; those known to be full after them, suspects last, the lost never."""
-        self._judge(now)
-        return [instance for instance in self.candidates.ranked(scenario, role, group) if instance not in exclude]
-
     def exists(self, scenario: str, role: Role, group: str = "") -> bool:
         """Whether any worker of the role is there to be asked, now or later."""
         return self.candidates.exists(scenario, role, group)

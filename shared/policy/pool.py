@@ -92,10 +92,6 @@ class Pool:
             heappush(self._heap, standing)
         return found
 
-    def ranked(self) -> list[str]:
-        """All, in order; costs a sort."""
-        return [standing.instance for standing in sorted(self._standings.values())]
-
     @staticmethod
     def _may_be_asked(top: Standing, aside: list[Standing]) -> bool:
         if top.tier is Tier.FREE:

@@ -7,7 +7,6 @@ from zlib import crc32
 from shared.messages import Epoch, Health, Role, State, Status
 from shared.policy.pool import Standing, Tier
 
-
 TIERS: Final = ((Tier.FREE, Tier.FULL), (Tier.SUSPECT, Tier.SUSPECT_FULL))
 """By whether it is suspect, and whether it is full; looked up, since standings are made at every event."""
 

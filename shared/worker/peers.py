@@ -6,7 +6,7 @@ Owns the subscriptions. What they mean is `shared.policy.placement`'s: who is be
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 
 from redis.asyncio import Redis
@@ -16,6 +16,7 @@ from shared import keys
 from shared.bus import Bus, Delivery
 from shared.errors import MalformedMessage
 from shared.messages import Epoch, Role, ScenarioMap, Status, decode
+from shared.policy.asking import Asking
 from shared.policy.placement import FleetView
 from shared.subjects import Subjects
 from shared.worker.metrics import WorkerMetrics
@@ -89,11 +90,9 @@ class Peers:
         groups = [] if self._newest is None else self._newest.groups
         return {member.instance: member.epoch for group in groups if group.name == own for member in group.decode}
 
-    def decodes(self, prefill: str) -> list[str]:
-        """The decode workers that a prefill may push to, best first: those of its group."""
-        now = time.monotonic()
-        self.view.tick(now)
-        return self.view.rank(self._scenario, Role.DECODE, now, group=self._groups.get(prefill, self._group))
+    def asking(self, prefill: str, last: Collection[str] = ()) -> Asking:
+        """Begin a search among the decode workers that a prefill may push to, those of its group; `last` behind."""
+        return Asking(self.view, self._scenario, self._groups.get(prefill, self._group), last)
 
     def outdated(self, instance: str, epoch: Epoch) -> bool:
         """Whether an instance speaks with an epoch that it has lost since: a holder that was paused and replaced."""

@@ -9,6 +9,7 @@ from shared.policy.ring import Ring
 from shared.policy.routes import RouteRules
 from tests.unit.policy.builders import scenario_map, seen, status
 from tests.unit.policy.parted import PATIENT, dispatcher_over, group, offer
+from tests.unit.policy.views import rank
 
 FOUR = group("a", "p1", "p2", "p3", "p4", "d1")
 FILL = RouteRules(fill=True)
@@ -182,4 +183,4 @@ def test_one_that_leaves_a_ring_moves_only_the_keys_it_had() -> None:
 def test_a_prefill_of_another_scenario_is_no_home() -> None:
     dispatcher = dispatcher_over(FOUR, routes=KNOWING)
     dispatcher._routes.affinity.learn("chat", PREFIX, "d1")
-    assert placed(dispatcher, "a", prefix=PREFIX).instance in dispatcher.view.rank("chat", Role.PREFILL, 0.0)
+    assert placed(dispatcher, "a", prefix=PREFIX).instance in rank(dispatcher.view, "chat", Role.PREFILL, 0.0)

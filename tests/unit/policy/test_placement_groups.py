@@ -7,7 +7,7 @@ from shared.messages import GroupPhase, Health, Role
 from shared.policy.worker import Worker
 from tests.unit.policy.builders import status
 from tests.unit.policy.parted import group, map_of, view_over
-from tests.unit.policy.views import prefills
+from tests.unit.policy.views import prefills, rank
 
 NOT_OPEN = [phase for phase in GroupPhase if phase is not GroupPhase.OPEN]
 
@@ -17,7 +17,7 @@ def test_only_an_open_group_is_an_entrance(phase: GroupPhase) -> None:
     view = view_over(group("a", "p1", "d1"), group("b", "p2", "d2", phase=phase))
     assert prefills(view) == ["p1"]
     assert prefills(view, group="b") == []
-    assert view.rank("chat", Role.DECODE, 0.0) == ["d1"]
+    assert rank(view, "chat", Role.DECODE, 0.0) == ["d1"]
 
 
 def test_a_group_that_opens_lets_all_its_members_in() -> None:
@@ -29,7 +29,7 @@ def test_a_group_that_opens_lets_all_its_members_in() -> None:
 
 def test_the_prefills_of_a_closing_group_may_still_push_to_its_decodes() -> None:
     view = view_over(group("a", "p1", "d1", phase=GroupPhase.CLOSING))
-    assert view.rank("chat", Role.DECODE, 0.0, group="a") == ["d1"]
+    assert rank(view, "chat", Role.DECODE, 0.0, group="a") == ["d1"]
     assert sorted(view.members("chat", 0.0)) == ["d1", "p1"]
 
 
@@ -45,10 +45,10 @@ def test_the_members_of_a_closing_group_are_not_taken_for_lost() -> None:
 def test_one_that_has_not_joined_is_not_asked() -> None:
     view = view_over(group("a", "p1", "p2", "d1", "d2", waiting=("p2", "d2")))
     assert prefills(view) == ["p1"]
-    assert view.rank("chat", Role.DECODE, 0.0, group="a") == ["d1"]
+    assert rank(view, "chat", Role.DECODE, 0.0, group="a") == ["d1"]
     view.see(map_of(group("a", "p1", "p2", "d1", "d2"), version=2), 0.1)
     assert sorted(prefills(view, 0.1)) == ["p1", "p2"]
-    assert sorted(view.rank("chat", Role.DECODE, 0.1, group="a")) == ["d1", "d2"]
+    assert sorted(rank(view, "chat", Role.DECODE, 0.1, group="a")) == ["d1", "d2"]
 
 
 def test_a_group_whose_only_decode_has_not_joined_gets_nothing() -> None:

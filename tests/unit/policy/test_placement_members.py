@@ -3,7 +3,7 @@
 from shared.messages import Role, State
 from shared.policy.placement import FleetView, Lost
 from tests.unit.policy.builders import scenario_map, status, view_of
-from tests.unit.policy.views import BEAT, prefills
+from tests.unit.policy.views import BEAT, prefills, rank
 
 
 def test_only_members_that_said_they_are_ready_are_candidates() -> None:
@@ -60,7 +60,7 @@ def test_one_that_left_the_map_gets_nothing_and_may_finish_when_it_drains() -> N
     view = view_of("p1", "d1", "d2")
     view.see(scenario_map("p1", "d2", version=2), 0.1)
     view.see(status("d1", state=State.DRAINING), 0.2)
-    assert view.rank("chat", Role.DECODE, 0.2) == ["d2"]
+    assert rank(view, "chat", Role.DECODE, 0.2) == ["d2"]
     lost = []
     for beat in range(1, 20):
         now = 0.2 + beat * BEAT
@@ -87,7 +87,7 @@ def test_an_instance_may_move_to_another_scenario() -> None:
     view.see(status("p1", epoch=(1, 2), scenario="code"), 0.1)
     view.see(status("d9", scenario="code"), 0.1)
     view.see(scenario_map("d1", version=2), 0.2)  # the old scenario strikes it off later
-    assert view.rank("code", Role.PREFILL, 0.2) == ["p1"]
+    assert rank(view, "code", Role.PREFILL, 0.2) == ["p1"]
     assert prefills(view, 0.2) == []
 
 

@@ -3,7 +3,7 @@
 from shared.messages import Role
 from shared.policy.placement import FleetView, ViewRules
 from tests.unit.policy.builders import scenario_map, status, view_of
-from tests.unit.policy.views import prefills
+from tests.unit.policy.views import prefills, rank
 
 
 def test_fewest_streams_go_first() -> None:
@@ -82,9 +82,9 @@ def test_decodes_are_ranked_within_a_group_and_by_their_room() -> None:
     view.see(scenario_map("p1", "d1", "d2", group="a"), 0.0)
     view.see(status("d1", kv_free_bytes=10), 0.0)
     view.see(status("d2", kv_free_bytes=99), 0.0)
-    assert view.rank("chat", Role.DECODE, 0.0, group="a") == ["d2", "d1"]
-    assert view.rank("chat", Role.DECODE, 0.0, group="b") == []
-    assert view.rank("chat", Role.DECODE, 0.0, exclude={"d2"}) == ["d1"]
+    assert rank(view, "chat", Role.DECODE, 0.0, group="a") == ["d2", "d1"]
+    assert rank(view, "chat", Role.DECODE, 0.0, group="b") == []
+    assert rank(view, "chat", Role.DECODE, 0.0, exclude={"d2"}) == ["d1"]
 
 
 def test_an_unanswered_offer_makes_suspect_for_longer_each_time_until_an_answer() -> None:
