@@ -193,19 +193,20 @@ class SimEngine:
                 await self._joined.wait()
                 due = loop.time()
                 continue
-            step_s = self._options.decode_step_s(len(self._running))
+            batch = list(self._running.values())  # who joins from here on is of the next step, as in other engines
+            step_s = self._options.decode_step_s(len(batch))
             due = max(due + step_s, loop.time())
             await pass_step(due if step_s else None, self._closed)
             for held in list(self._prompts.values()):  # one device: while it computes a prompt, nothing else is
                 await held.through.wait()
-            if self._running and not self._closed.is_set():
-                yield self._step()
+            if any(held.wanted for held in batch) and not self._closed.is_set():
+                yield self._step(batch)
 
-    def _step(self) -> Step:
+    def _step(self, batch: list[Held]) -> Step:
         """One token for every running sequence that finds a block for it; without one the youngest has to go."""
         vocabulary = self._started()
         step = Step()
-        for held in list(self._running.values()):
+        for held in batch:
             while held.wanted and len(held.blocks) * self._info.block_tokens < held.length:
                 taken = self._blocks.allocate(1)
                 if taken is None:
@@ -283,8 +284,7 @@ class SimEngine:
 
     def _started(self) -> Vocabulary:
         if self._closed.is_set() or self._vocabulary is None:
-            state = "is closed" if self._closed.is_set() else "has not started"
-            raise EngineFailed(f"the engine {state}", fatal=True)
+            raise EngineFailed(f"the engine {'is closed' if self._closed.is_set() else 'has not started'}", fatal=True)
         return self._vocabulary
 
     def _still(self, held: Held) -> None:

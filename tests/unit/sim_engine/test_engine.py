@@ -112,6 +112,20 @@ async def test_steps_keep_their_distance() -> None:
         assert loop.time() - began >= 5 * 0.010  # five steps; more on a busy machine, never less
 
 
+async def test_a_sequence_that_joins_during_a_step_gets_its_token_with_the_next() -> None:
+    async with house("sim", None) as engines:
+        source, worker = await engines.worker(), await engines.worker(reads=False, decode_step_ms=300)
+        asked = [sequence(key, PROMPT, stopping=Stopping(max_tokens=9)) for key in ("early", "late")]
+        found = [await source.prefill(one) for one in asked]
+        steps = worker.engine.steps()
+        await worker.engine.insert(extended(asked[0], found[0][0]), len(PROMPT), found[0][1])
+        first = asyncio.ensure_future(anext(steps))
+        await asyncio.sleep(0.02)  # the step has begun
+        await worker.engine.insert(extended(asked[1], found[1][0]), len(PROMPT), found[1][1])
+        assert [one.key for one in (await first).sampled] == ["early"]
+        assert {one.key for one in (await anext(steps)).sampled} == {"early", "late"}
+
+
 async def test_nothing_runs_while_nobody_reads_the_steps() -> None:
     async with house("sim", None) as engines:
         source, worker = await engines.worker(), await engines.worker(reads=False)
