@@ -13,6 +13,7 @@ from pathlib import Path
 from services.commands import steering
 from services.commands.arguments import Misused, count, port, seconds, some, tokens
 from shared.errors import BatonError, ConfigError
+from simulator.planner.arguments import add as planning
 from simulator.profiling.arguments import add as profiling
 
 USAGE = 2
@@ -122,6 +123,12 @@ def _profile(arguments: argparse.Namespace) -> int:
     return subprocess.run(command, check=False).returncode  # noqa: S603  our own module, words that were parsed
 
 
+def _plan(arguments: argparse.Namespace) -> int:
+    from simulator.planner.command import run  # noqa: PLC0415
+
+    return run(arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="baton",
@@ -159,6 +166,10 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("reload", help="have instances read their configuration again, as SIGHUP does")
     again.set_defaults(run=_reload)
     again.add_argument("id", metavar="ID", nargs="?", help="one instance (all)")
+
+    plan = commands.add_parser("plan", help="find the cheapest fleet for a traffic and its objectives, by simulation")
+    plan.set_defaults(run=_plan)
+    planning(plan)
 
     profile = commands.add_parser("profile", help="measure an engine for the simulator and `baton plan`")
     profile.set_defaults(run=_profile)
