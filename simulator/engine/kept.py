@@ -5,6 +5,7 @@ What is unknown, missing or out of bounds is an error that names it; a profile t
 
 import json
 from importlib import resources
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -63,9 +64,37 @@ def read_profile(name: str) -> Profile:
             f"no profile is named {name}, and there is no such file; published: {', '.join(published())}"
         )
     try:
-        return msgspec.convert(json.loads(text), Kept).profile()
-    except (ValueError, msgspec.ValidationError) as error:
+        read = json.loads(text)
+    except ValueError as error:
         raise ProfileError(f"{name}: {error}") from error
+    faults = _faults(read)
+    if faults:
+        raise ProfileError(f"{name}: {'; '.join(faults)}")
+    return msgspec.convert(read, Kept).profile()
+
+
+def _faults(read: object) -> list[str]:
+    """All that is wrong with it, a field at a time."""
+    if not isinstance(read, dict):
+        return ["a profile is one JSON object"]
+    fields = {field.name: field for field in msgspec.structs.fields(Kept)}
+    faults = [f"unknown field {name}" for name in read if name not in fields]
+    faults += [f"{name} is missing" for name, field in fields.items() if field.required and name not in read]
+    for name in (name for name in fields if name in read):
+        try:
+            msgspec.convert(read[name], fields[name].type)
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+        else:
+            faults += [] if _finite(read[name]) else [f"{name}: a number is not finite"]
+    return faults
+
+
+def _finite(value: object) -> bool:
+    """JSON as Python reads it has NaN and Infinity, which no bound catches."""
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    return all(map(_finite, value)) if isinstance(value, list) else not isinstance(value, float) or isfinite(value)
 
 
 def write_profile(path: Path, profile: Profile, measured: dict[str, Any]) -> None:
