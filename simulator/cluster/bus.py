@@ -22,7 +22,7 @@ class Bus:
         self.message_s = message_s
         self.said = 0
         self._all: list[Hear] = []
-        self._of_group: defaultdict[tuple[str, str], list[Hear]] = defaultdict(list)
+        self._of_group: defaultdict[str, defaultdict[str, list[Hear]]] = defaultdict(lambda: defaultdict(list))
 
     def say(self, hear: Callable[..., None], *what: object) -> None:
         """Tell one."""
@@ -38,11 +38,11 @@ class Bus:
 
         A real one hears the whole scenario, and each has a machine of its own to do it on.
         """
-        self._of_group[scenario, group].append(hear)
+        self._of_group[scenario][group].append(hear)
 
     def deafen(self, scenario: str, group: str, hear: Hear) -> None:
         """Let a prefill hear nothing any more: it is gone."""
-        self._of_group[scenario, group].remove(hear)
+        self._of_group[scenario][group].remove(hear)
 
     def announce(self, message: Status | ScenarioMap) -> None:
         """Tell everybody whom it concerns."""
@@ -54,12 +54,11 @@ class Bus:
             hear(message)
         if isinstance(message, ScenarioMap):
             groups = {group.name: group for group in message.groups}
-            for (scenario, name), hearers in self._of_group.items():
-                if scenario == message.scenario:
-                    own = [structs.replace(groups[name], prefill=[])] if name in groups else []
-                    part = structs.replace(message, groups=own)
-                    for hear in hearers:
-                        hear(part)
+            for name, hearers in self._of_group[message.scenario].items():
+                own = [structs.replace(groups[name], prefill=[])] if name in groups else []
+                part = structs.replace(message, groups=own)
+                for hear in hearers:
+                    hear(part)
         elif message.role is Role.DECODE:
-            for hear in self._of_group[message.scenario, message.group]:
+            for hear in self._of_group[message.scenario][message.group]:
                 hear(message)

@@ -141,6 +141,7 @@ class Decode(Worker):
             self.bus.say(attempt.gateway.ended, attempt)
             return
         self.bus.say(attempt.gateway.first_token, attempt)
+        self.bus.say(attempt.gateway.handed_off, attempt, self.name)  # from here on it is like any other's
         self._join(attempt)
 
     # ---- the end of an attempt here

@@ -7,11 +7,10 @@ left. There is no queue: what waits for its computing here has a slot.
 from collections import deque
 from functools import partial
 
-from shared.policy.asking import AGAIN_S, Asking
-
 from shared.errors import Code
 from shared.messages import Role, ScenarioMap, Status
 from shared.policy.admission import PrefillAdmission, Refused
+from shared.policy.asking import AGAIN_S, Asking
 from shared.policy.placement import FleetView, ViewRules
 from shared.worker.work import Stint
 from simulator.cluster.attempt import Attempt
@@ -99,12 +98,13 @@ class Prefill(Worker):
         if life != self._life:
             return
         del self._computing[attempt.key]
+        if not attempt.over:
+            self.cache.add(attempt.arrival.blocks)  # before the next prompt looks for its beginning
         self._compute()
         self.steps += 1
         if attempt.over:
             return
         now = self.clock.now
-        self.cache.add(attempt.arrival.blocks)
         self.meter.cached += attempt.cached
         self.meter.tokens += attempt.tokens - attempt.cached
         if self._late(attempt):

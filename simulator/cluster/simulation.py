@@ -4,7 +4,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
-from shared.messages import Group, Member, Role, ScenarioMap, State
+from shared.messages import Epoch, Group, Member, Role, ScenarioMap, State
 from simulator.clock import Clock
 from simulator.cluster.bus import Bus
 from simulator.cluster.decode import Decode
@@ -41,6 +41,9 @@ class Simulation:
         self.workers: dict[str, Worker] = {}
         self.decodes: dict[str, Decode] = {}
         self.ended: list[Callable[[Outcome], None]] = [record]  # all are told
+        self.arrived: list[Callable[[Arrival], None]] = []
+        self.fallen: list[Callable[[Worker], None]] = []  # of who died, or stands still
+        self.thawed: list[Callable[[Worker], None]] = []
         self._epochs = count(1)
         self._maps: dict[str, ScenarioMap] = {}
         self._feeding = 0  # workloads that are not at their end
@@ -65,6 +68,8 @@ class Simulation:
                     group.name,
                     [Member(one.name, one.epoch) for one in prefills],
                     [Member(one.name, one.epoch) for one in decodes],
+                    prefills=group.prefill,
+                    decodes=group.decode,
                     strategy=group.strategy,
                 )
             )
@@ -72,13 +77,19 @@ class Simulation:
 
     def start(self, scenario: ScenarioSpec, group: GroupSpec, role: Role, name: str) -> Worker:
         """Let an instance be there from now on: `scenario-group-name`, or another life of that name."""
-        name = f"{scenario.name}-{group.name}-{name}"
+        return self.begin(scenario, group, role, f"{scenario.name}-{group.name}-{name}", self.next_epoch())
+
+    def begin(  # noqa: PLR0917
+        self, scenario: ScenarioSpec, group: GroupSpec, role: Role, name: str, epoch: Epoch, number: int = 0
+    ) -> Worker:
+        """Let an instance of that whole name serve from now on; it has said `number` statuses under this epoch."""
         profile = (group.decode_profile or group.profile) if role is Role.DECODE else group.profile
-        post = Post(name, group.name, (1, next(self._epochs)), scenario, profile, self.bus, self.spec)
+        post = Post(name, group.name, epoch, scenario, profile, self.bus, self.spec, number)
         worker: Worker
         if role is Role.DECODE:
             worker = self.decodes[name] = Decode(post)
         else:
+            self.decodes.pop(name, None)
             worker = Prefill(post, self.network, self.decodes)
         self.network.place(name)
         self.workers[name] = worker
@@ -86,6 +97,10 @@ class Simulation:
         part = (len(self.workers) * 0.6180339887) % 1.0  # heartbeats are spread over their period
         self.clock.after(self.spec.heartbeat_s * (0.5 + part / 2), worker.beat)
         return worker
+
+    def next_epoch(self) -> Epoch:
+        """One that no life and no leader has had."""
+        return (1, next(self._epochs))
 
     def publish(self, scenario_map: ScenarioMap) -> None:
         """Announce a scenario's members."""
@@ -103,6 +118,8 @@ class Simulation:
         for wait_s in (0.15, 0.3):
             for gateway in self.gateways:
                 self.clock.after(wait_s, gateway.nobody_there, name)
+        for hear in self.fallen:
+            hear(worker)
 
     def freeze(self, name: str, seconds: float) -> None:
         """Let an instance stand still for so long. What is there stalls; what is offered is not answered."""
@@ -112,10 +129,14 @@ class Simulation:
             if seconds > self.spec.progress_s:
                 self.clock.after(self.spec.progress_s, gateway.stalled, name)
         self.clock.after(seconds, self._thaw, worker)
+        for hear in self.fallen:
+            hear(worker)
 
     def _thaw(self, worker: Worker) -> None:
         if worker.up and worker.frozen:
             worker.thaw()
+            for hear in self.thawed:
+                hear(worker)
 
     def stop(self, name: str) -> None:
         """Let an instance say that it stops, and end."""
@@ -153,6 +174,8 @@ class Simulation:
     def submit(self, arrival: Arrival) -> None:
         """Let a request come now, to the gateway whose turn it is."""
         self.open += 1
+        for hear in self.arrived:
+            hear(arrival)
         self._turn = (self._turn + 1) % len(self.gateways)
         self.gateways[self._turn].arrive(arrival)
 

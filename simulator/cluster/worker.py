@@ -22,6 +22,7 @@ class Post:
     profile: Profile
     bus: Bus
     spec: FleetSpec
+    number: int = 0  # of the last status under this epoch: it was starting before
 
 
 class Worker(ABC):
@@ -43,7 +44,7 @@ class Worker(ABC):
         self.frozen = False
         self.draining = False
         self.health = Health.OK
-        self._number = 0
+        self._number = post.number
 
     @abstractmethod
     def hear(self, attempt: Attempt) -> None:
@@ -64,6 +65,12 @@ class Worker(ABC):
     @abstractmethod
     def resume(self) -> None:
         """Go on computing after it was frozen."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it holds nothing."""
+        slots, free, *_ = self.load()
+        return free == slots
 
     def freeze(self) -> None:
         """Stand still; the sockets stay."""
