@@ -1,180 +1,118 @@
-"""P/D-Serve's tide: whole groups come and go with the traffic, by the clock and by the load, against fixed fleets.
+"""P/D-Serve's figure 13b: a running group that is brought to its ratio, and to another one when the mix turns.
 
-A day from night to peak and back, 1:5, as a cosine with its peak at 15:00; the paper's curve has no units. Everything
-runs in real time but the day, which passes in an hour: 24 times as fast, so the controllers, the provisioner (10 s) and
-the loading of the model (40 s) have to follow a tide 24 times as steep as a real one. Of the product's settings two are
-others: `scale.down_s` is 60 s, not 300, which would be two hours of such a day, and heartbeats come each 2 s, to spare
-events. Groups are 1:2 of a 70B model on nodes of 8 devices, prompts of 24,000 tokens on average; the answer is as long
-as makes two decodes capable of what one prefill is. The time table is what an operator would write who knows the tide:
-an hour's groups are enough for it, at 70 % use, and for the 20 minutes after it, since what comes has to load first.
+Twelve instances that begin at 3:9 under a closed loop, steered by the product's own controller with times that fit a
+run of minutes: it measures over 10 s, a step must be promised for 5 s, and 10 s of rest follow one. A member that
+changes its role finishes what it holds and loads its model. Halfway the answers become a third as long. Throughput is
+told beside that of the best fixed ratio under either mix, which a search over all of them finds. See `pair`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import cache
-from math import ceil
-from random import Random
-from typing import Any, Final
+from itertools import count
+from typing import Final
 
-from shared.messages import GroupPhase
-from shared.policy.fleet.events import FleetRules
-from shared.policy.steering.rules import RatioRules, ScaleRules, SteeringRules
+from shared.policy.steering.rules import RatioRules, SteeringRules
+from simulator.cluster.clients import ClosedLoop
 from simulator.cluster.monitor import Monitor, MonitorSpec
 from simulator.cluster.simulation import Simulation
-from simulator.cluster.spec import FleetSpec, GroupSpec, ScenarioSpec
-from simulator.engine.profile import Profile
 from simulator.experiments.findings import Cell, Findings, Table
-from simulator.experiments.loads import lengths
-from simulator.experiments.month import instance
-from simulator.measures.tally import Objectives, Tally
+from simulator.experiments.loads import closed, requests
+from simulator.experiments.pair import PROMPT, answer, spec, unit
+from simulator.measures.series import Series
 from simulator.workload.arrival import Arrival
-from simulator.workload.tides import sinus, tide
 
-NAME: Final = "fig13b"
-TITLE: Final = "Tide: groups that follow the traffic, against fixed fleets"
-DAY_S: Final = 3600.0
-HOUR_S: Final = DAY_S / 24
-FASTER: Final = 24.0
-SHAPE: Final = (1, 2)
-PROMPT: Final = 24_000
-BATCH: Final = 8
-LOAD_S: Final = 40.0
-PROVIDE_S: Final = 10.0
-DOWN_S: Final = 60.0
-TTFT_S: Final = 10.0
-BEAT_S: Final = 2.0
-NIGHT, PEAK = 0.7, 3.5
-"""Groups' worth of requests."""
-TARGET: Final = 0.7
-MOST: Final = 6
-SAMPLE_S: Final = 15.0
-EPSILON: Final = 1e-9
-HEAD: Final = ("fleet", "instance-hours", "of the peak's, %", "in time, %", "refused", "requests", "changes")
-PERCENT: Final = 100.0
+NAME = "fig13b"
+TITLE = "The controller brings a wrong ratio to the right one, and follows the mix"
+INSTANCES: Final = 12
+BEGIN: Final = 3
+CLIENTS: Final = 320
+TURN_S: Final = 200.0
+END_S: Final = 400.0
+WIDTH_S: Final = 10.0
+SHORTER: Final = 3
+RATIOS: Final = range(4, 11)
+"""Prefills of the fixed ones that are tried."""
+RULES: Final = RatioRules(window_s=10.0, hold_s=5.0, rest_s=10.0)
 
 
-@cache
-def profile() -> Profile:
-    """Of an instance."""
-    return replace(instance(), max_sequences=BATCH, load_s=LOAD_S)
-
-
-@cache
-def prefill_s() -> float:
-    """Seconds of a mean prompt."""
-    return profile().timing.prefill_s(PROMPT, 0)
-
-
-@cache
-def answer() -> int:
-    """Tokens of a mean answer with which both roles are capable of as much."""
-    (prefill, decode), tokens = SHAPE, 1
-    wanted = prefill / prefill_s() / decode
-    while BATCH / (tokens * profile().timing.step_s(BATCH, BATCH * (PROMPT + tokens / 2))) > wanted:
-        tokens += 1
-    return tokens
-
-
-def needed(hour: float) -> float:
-    """Groups' worth of requests at that hour."""
-    return sinus(NIGHT, PEAK)(hour * 3600.0)
-
-
-def timetable() -> tuple[str, ...]:
-    """An hour's line each."""
-    lines = []
-    for hour in range(24):
-        most = max(needed(hour + minute / 60) for minute in range(0, 81, 5))
-        lines.append(f"0 {hour} * * * = {ceil(most / TARGET - EPSILON)}")
-    return tuple(lines)
-
-
-def arrivals(seed: int) -> Iterator[Arrival]:
-    """A day of requests."""
-    rng, whole = Random(f"fig13b {seed}"), SHAPE[0] / prefill_s()
-    for at in tide(lambda at: whole * needed(at / HOUR_S), whole * PEAK, DAY_S, seed=seed):
-        yield Arrival(at, lengths(rng, PROMPT), lengths(rng, answer()))
-
-
-@dataclass(slots=True)
-class Day:
-    """What one fleet did."""
-
-    hours: float = 0.0
-    tally: Tally = field(default_factory=lambda: Tally(Objectives(ttft=TTFT_S)))
-    groups: list[list[float]] = field(default_factory=list)  # hour, open groups
-    changes: int = 0
-
-
-def day(begin: int, scale: ScaleRules, seed: int) -> Day:
-    """A fleet through the day."""
-    found = Day()
-    groups = tuple(
-        GroupSpec("main" if not number else f"main-{number + 1}", *SHAPE, profile()) for number in range(begin)
-    )
-    scenario = ScenarioSpec("chat", groups, prefill_slots=2, ttft_s=TTFT_S)
-    simulation = Simulation(FleetSpec((scenario,), heartbeat_s=BEAT_S), found.tally)
-    steering = SteeringRules("chat", *SHAPE, groups=begin, ratio=RatioRules(mode="fixed"), scale=scale)
-    rules = FleetRules(settle_s=30.0, release=True)
-    spec = MonitorSpec(rules, (steering,), provide_s=PROVIDE_S, most=MOST * sum(SHAPE), unix=0.0, days_faster=FASTER)
-    monitor = Monitor(simulation, spec)
-
-    def sample() -> None:
-        opened = [one for one in simulation.map("chat").groups if one.phase is GroupPhase.OPEN]
-        found.groups.append([simulation.clock.now / HOUR_S, float(len(opened))])
-        simulation.clock.after(SAMPLE_S, sample)
-
-    simulation.clock.after(0.0, sample)
-    simulation.feed(arrivals(seed))
-    simulation.run(DAY_S)
-    found.hours = monitor.hands.instance_s / HOUR_S
-    found.changes = len([reason for _, _, reason in monitor.told if reason.text.startswith("from ")])
-    simulation.run()
-    return found
+def best(seed: int, tokens: int) -> tuple[int, float]:
+    """The fixed ratio that carries most of this mix, by its prefills, and how much."""
+    carried = {}
+    for prefill in RATIOS:
+        fleet = spec(prefill, INSTANCES - prefill)
+        figures = closed(fleet, requests(seed, PROMPT, tokens), CLIENTS, warm_s=8.0, seconds=12.0).all
+        carried[prefill] = figures.throughput / unit()
+    prefill = max(carried, key=lambda one: carried[one])
+    return prefill, carried[prefill]
 
 
 def run(seed: int) -> Findings:
-    """Four fleets through one day."""
-    mean = round(sum(needed(hour) for hour in range(24)) / 24 / TARGET)
-    peak = ceil(PEAK / TARGET - EPSILON)
-    night = ceil(needed(0.0) / TARGET)
-    fixed = ScaleRules()
-    days = {
-        f"fixed for the peak, {peak}": day(peak, fixed, seed),
-        f"fixed for the mean, {mean}": day(mean, fixed, seed),
-        "by time table": day(night, ScaleRules(timetable=timetable()), seed),
-        "by load": day(night, ScaleRules(most=MOST, target=TARGET, down_s=DOWN_S), seed),
-    }
-    most = next(iter(days.values())).hours
-    rows = tuple(_row(name, one, most) for name, one in days.items())
-    return Findings(Table(HEAD, rows), {"": _chart(days)}, _says(days, most))
+    """One run, and the fixed ratios beside it."""
+    series = Series(WIDTH_S)
+    simulation = Simulation(spec(BEGIN, INSTANCES - BEGIN), series)
+    rules = SteeringRules("chat", BEGIN, INSTANCES - BEGIN, ratio=RULES)
+    monitor = Monitor(simulation, MonitorSpec(steering=(rules,)))
+    ratios: list[list[float]] = []
 
+    def look() -> None:
+        (group,) = simulation.map("chat").groups
+        ratios.append([simulation.clock.now, float(len(group.prefill))])
+        simulation.clock.after(WIDTH_S, look)
 
-def _row(name: str, one: Day, most: float) -> tuple[Cell, ...]:
-    figures = one.tally.all
-    bad = sum(number for code, number in figures.codes.items() if code is not None)
-    shares = PERCENT * one.hours / most, PERCENT * figures.attainment
-    return name, one.hours, *shares, bad, figures.requests, one.changes
-
-
-def _says(days: dict[str, Day], most: float) -> str:
-    told = [
-        f"{name}: {PERCENT * one.hours / most:.0f} % of the peak fleet's instance-hours, "
-        f"{PERCENT * one.tally.all.attainment:.1f} % within {TTFT_S:.0f} s"
-        for name, one in days.items()
+    look()
+    ClosedLoop(simulation, _turning(seed, simulation), CLIENTS, ramp_s=5.0)
+    simulation.run(END_S)
+    fixed = best(seed, answer()), best(seed, answer() // SHORTER)
+    carried = [[at, rate / unit()] for at, rate in series.throughput()]
+    steps = [(at, reason.text.split(":")[0]) for at, _, reason in monitor.told if reason.kind == "ratio"]
+    sizes = {at: round(prefills) for at, prefills in ratios}
+    rows: list[tuple[Cell, ...]] = [
+        (round(at), f"{_before(sizes, at)}:{INSTANCES - _before(sizes, at)}", _around(carried, at)) for at, _ in steps
     ]
-    return "; ".join(told) + ". What is not held could do something else meanwhile."
-
-
-def _chart(days: dict[str, Day]) -> dict[str, Any]:
-    first = next(iter(days.values()))
-    wanted = [[hour, needed(hour) / TARGET] for hour, _ in first.groups]
-    lines = [{"name": "needed", "points": wanted, "dashed": True}]
-    lines += [{"name": name, "points": one.groups} for name, one in days.items() if name.startswith("by ")]
-    return {
-        "title": "Groups follow the tide",
-        "subtitle": f"Open groups of {SHAPE[0]}:{SHAPE[1]} over a day that passes in an hour; needed: at 70 % use",
-        "x": {"label": "hour of the day"},
-        "y": {"label": "groups"},
-        "lines": lines,
+    settled = _around(carried, TURN_S - WIDTH_S), _around(carried, END_S - 2 * WIDTH_S)
+    final = _before(sizes, TURN_S), _before(sizes, END_S)
+    rows += [
+        (round(TURN_S), f"{final[0]}:{INSTANCES - final[0]}", settled[0]),
+        (round(END_S), f"{final[1]}:{INSTANCES - final[1]}", settled[1]),
+    ]
+    says = " ".join(
+        f"Under {mix} answers the controller comes from {begin}:{INSTANCES - begin} to {end}:{INSTANCES - end} and "
+        f"{got:.2f} units, {got / most:.0%} of the best fixed ratio ({ratio}:{INSTANCES - ratio})."
+        for mix, begin, end, got, (ratio, most) in (
+            ("usual", BEGIN, final[0], settled[0], fixed[0]),
+            ("short", final[0], final[1], settled[1], fixed[1]),
+        )
+    )
+    chart = {
+        "title": "The ratio follows",
+        "subtitle": f"Throughput of twelve instances in units of figure 12a; at {TURN_S:.0f} s answers become short",
+        "x": {"label": "seconds"},
+        "y": {"label": "units"},
+        "lines": [
+            {"name": "throughput", "points": [point for point in carried if point[0] < END_S]},
+            {"name": "prefills", "points": ratios},
+            {"name": "best fixed", "points": _levels(fixed), "dashed": True},
+        ],
     }
+    return Findings(Table(("at s", "ratio", "throughput then"), tuple(rows)), {"": chart}, says)
+
+
+def _turning(seed: int, simulation: Simulation) -> Iterator[Arrival]:
+    usual, short = requests(seed, PROMPT, answer()), requests(seed, PROMPT, answer() // SHORTER)
+    for _ in count():
+        yield next(usual if simulation.clock.now < TURN_S else short)
+
+
+def _levels(fixed: tuple[tuple[int, float], tuple[int, float]]) -> list[list[float]]:
+    (_, usual), (_, short) = fixed
+    return [[0.0, usual], [TURN_S, usual], [TURN_S + 0.1, short], [END_S, short]]
+
+
+def _before(sizes: dict[float, int], at: float) -> int:
+    """Prefills at the last look before that moment."""
+    return [prefills for moment, prefills in sizes.items() if moment <= at][-1]
+
+
+def _around(carried: list[list[float]], at: float) -> float:
+    """Throughput of the two windows about that moment."""
+    near = [rate for moment, rate in carried if abs(moment - at) <= WIDTH_S]
+    return sum(near) / len(near)

@@ -1,4 +1,4 @@
-"""P/D-Serve's Figure 14: how long KV is on its way. (a) contiguous against blocks, (b) blind against diverse paths.
+"""P/D-Serve's transfers: (a) contiguous against blocks, (b) blind against diverse paths.
 
 Assumed, as the paper does not say: 40 layers of 5,120, 16 bits (819,200 bytes a token), 200 Gb/s at each instance and
 each uplink, eight instances a rack, eight spines, blocks of 16 tokens, a confirmation per block and layer of 10 us.
@@ -17,7 +17,7 @@ from simulator.measures.distribution import Distribution
 from simulator.network import Network
 from simulator.network.fabric import Fabric, FabricSpec
 
-NAME: Final = "fig14"
+NAME: Final = "transfer"
 TITLE: Final = "Transfer: contiguous against blocks, blind against diverse paths"
 TOKEN_BYTES: Final = 819_200
 LAYERS: Final = 40
@@ -97,7 +97,7 @@ def _alone(tokens: int, blocks: Blocks | None) -> float:
 
 
 def _busy(load: float, paths: Any, seed: int) -> Distribution:  # noqa: ANN401  a Literal
-    clock, random = Clock(), Random(f"{seed}-fig14-{load}")
+    clock, random = Clock(), Random(f"{seed}-transfer-{load}")
     fabric = Fabric(clock, FabricSpec(spines=SPEC.spines, paths=paths, seed=seed))
     prefills, decodes = [f"p{n}" for n in range(SIDE)], [f"d{n}" for n in range(SIDE)]
     for name in (*prefills, *decodes):
@@ -117,7 +117,7 @@ def _busy(load: float, paths: Any, seed: int) -> Distribution:  # noqa: ANN401  
         fabric.send(source, target, nbytes, done)
 
     moment = 0.0
-    gaps = Random(f"{seed}-fig14-gaps-{load}")
+    gaps = Random(f"{seed}-transfer-gaps-{load}")
     for _ in range(TRANSFERS):
         moment += gaps.expovariate(rate)
         clock.at(moment, arrive)
