@@ -1,0 +1,1 @@
+"""The simulator held against real clusters: loads that both serve, recorded runs, and how far apart the two are."""
