@@ -26,6 +26,7 @@ class Attempt:
     cached: int = 0
     accepted: float = 0.0  # when a prefill took it on
     computed: float = 0.0  # when its first token was there
+    refusals: int = 0  # of pushes of its buffer
     moved: float = 0.0  # when a decode had its KV
     over: bool = False  # cancelled, or lost with its worker
     prefill: "Prefill | None" = None

@@ -32,7 +32,7 @@ class Prefill(Worker):
         self.steps = 0
         self.cache = PrefixCache(scenario.cache_blocks)
         self.view = FleetView(ViewRules(heartbeat_s=spec.heartbeat_s, misses=spec.misses), self.name)
-        self.admission = PrefillAdmission(scenario.prefill_slots, spec.staging_bytes)
+        self.admission = PrefillAdmission(min(scenario.prefill_slots, self.profile.max_sequences), spec.staging_bytes)
         self._network = network
         self._decodes = decodes
         self._at_once = self.profile.prefill_at_once
@@ -172,19 +172,36 @@ class Prefill(Worker):
         self._ask(attempt, asking)
 
     def _arrived(self, attempt: Attempt, asking: Asking, decode: Decode) -> None:
-        """The whole buffer is at the decode, if that still lives."""
+        """The whole buffer is at the decode, if that still lives; one that stands still may have it or not."""
         self.view.settled(decode.name)
         if attempt.over:
             return
-        if not decode.up or decode.frozen or not decode.received(attempt):
+        if decode.frozen:
+            wait_s = self.spec.push_timeout_s + self.spec.offer_timeout_s  # for its word, then for its withdrawal
+            self.clock.after(wait_s, self._lost, attempt)
+            return
+        if not decode.up or not decode.received(attempt):
+            attempt.refusals += 1
             asking.refused(decode.name)
-            self._ask(attempt, asking)
+            if attempt.refusals >= self.spec.rules.attempts:
+                self._fail(attempt, Code.KV_REFUSED)
+            else:
+                self._ask(attempt, asking)
             return
         attempt.moved = self.clock.now
         self._free(attempt, passed=True)
         self.bus.say(attempt.gateway.handed_off, attempt, decode.name)
 
+    def _lost(self, attempt: Attempt) -> None:
+        """A decode may have the buffer and is silent, so nobody else may get it under this attempt."""
+        if not attempt.over and attempt.key in self._stints:
+            self._fail(attempt, Code.WORKER_LOST)
+
     # ---- the end of an attempt here
+
+    def _fail(self, attempt: Attempt, code: Code) -> None:
+        self._free(attempt, passed=False)
+        self.bus.say(attempt.gateway.failed, attempt, code, True)
 
     def cancel(self, attempt: Attempt) -> None:
         """See Worker."""

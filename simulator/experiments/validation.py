@@ -78,6 +78,6 @@ def _says(shares: dict[str, Apart], close: list[bool], absent: list[str]) -> str
     return (
         f"Over {len(shares)} loads the simulated throughput is off by {most('tokens_s')} at most, the mean TTFT by "
         f"{most('ttft_mean')}, the mean TPOT by {most('tpot_mean')}. {sum(close)} of {len(close)} percentiles "
-        f"(10 to 99) are within {100 * CLOSE:.0f} %; those that are off most, by {most('ttft')} (TTFT) and "
-        f"{most('tpot')} (TPOT), lie where few requests decide.{left}"
+        f"(10 to 99) are within {100 * CLOSE:.0f} %; those that are off most are off by {most('ttft')} "
+        f"(TTFT) and {most('tpot')} (TPOT).{left}"
     )
