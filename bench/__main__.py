@@ -8,7 +8,7 @@ from bench import plots
 from bench.table import Row, render
 
 NAMES = ("gateway", "decode", "engine", "steps", "kv", "handoff", "fleet")
-BY_NAME = ("vllm", "device", "plots", "validation")
+BY_NAME = ("vllm", "device", "plots", "simulation", "validation")
 """Run only when named: they need an environment or a machine of their own, or measure nothing."""
 
 
