@@ -31,6 +31,7 @@ def fleet_rules(config: Config) -> FleetRules:
         misses=fleet.heartbeat_misses,
         settle_s=SETTLE_S,
         drain_s=fleet.drain_s,
+        ready_s=fleet.ready_s,
         provide=provided,
         standbys=monitor.standbys if provided else 0,
         release=provided and any(one.scale.surplus == "release" for one in config.scenarios.values()),

@@ -18,6 +18,7 @@ class FleetSettings:
     progress_s: float = setting(10.0, between=SECONDS)  # a stream without a new token for so long has stalled
     drain_s: float = setting(30.0, between=(0.0, 3600.0))  # for running requests at an orderly stop
     stop_s: float = setting(10.0, between=SECONDS)  # for everything after the drain
+    ready_s: float = setting(600.0, between=(1.0, 86_400.0))  # for an instance to load its role's model; then another
     attempts: int = setting(4, between=(1, 100))  # at one request
     orphan_grace_s: float = setting(30.0, between=(0.0, 3600.0))  # streams run on so long after their gateway is gone
     keep_s: float = setting(60.0, between=(0.0, 3600.0))  # a stream that is over may be resumed for so long; 0: not

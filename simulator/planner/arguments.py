@@ -29,5 +29,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="of a prefill's prefix cache, in the trace's blocks (0: none)",
     )
     parser.add_argument("--block-tokens", type=int, default=512, metavar="N", help="of one of the trace's blocks (512)")
+    parser.add_argument(
+        "--spread", action="store_true", help="requests with one time stamp at random until the next one"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn by lot (0)")
     parser.add_argument("--json", action="store_true", help="for programs")

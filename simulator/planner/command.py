@@ -76,12 +76,14 @@ def planned(searches: list[Search], tell: Callable[[str], None] = lambda _: None
 def _arrivals(options: argparse.Namespace) -> Iterable[Arrival]:
     if options.times <= 0:
         raise PlanError(f"--times {options.times:g}: a rate is above 0")
+
+    def read() -> Iterable[Arrival]:
+        return read_trace(options.trace, seed=options.seed, spread=options.spread)
+
     if options.times == 1.0:
-        return read_trace(options.trace, seed=options.seed)
-    last = max((one.at for one in read_trace(options.trace, seed=options.seed)), default=0.0)
-    return times_rate(
-        lambda: read_trace(options.trace, seed=options.seed), last + 1e-6, options.times, options.seed, shared=False
-    )
+        return read()
+    last = max((one.at for one in read()), default=0.0)
+    return times_rate(read, last + 1e-6, options.times, options.seed, shared=False)
 
 
 def _tell(text: str) -> None:

@@ -2,7 +2,9 @@
 
 import gzip
 import os
+import zlib
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
@@ -31,16 +33,19 @@ def packed(path: Path) -> Path:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is not empty, from 1."""
+    """Number and text of each line that is not empty, from 1. Packed files are known by their first bytes."""
     found = packed(path)
+    number = 0
     try:
-        with (
-            gzip.open(found, "rt", encoding="utf-8") if found.suffix == ".gz" else found.open(encoding="utf-8") as file
-        ):
-            for number, line in enumerate(file, 1):
-                if len(line) > MOST_LINE:
-                    raise TraceError(f"{found}, line {number}: longer than {MOST_LINE} characters; is it a trace?")
-                if line.strip():
-                    yield number, line.strip()
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+        with found.open("rb") as raw:
+            is_packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            with TextIOWrapper(gzip.GzipFile(fileobj=raw) if is_packed else raw, encoding="utf-8-sig") as file:
+                while line := file.readline(MOST_LINE + 1):
+                    number += 1
+                    if len(line) > MOST_LINE:
+                        raise TraceError(f"{found}, line {number}: longer than {MOST_LINE} characters; is it a trace?")
+                    if line.strip():
+                        yield number, line.strip()
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise TraceError(f"{found} cannot be read: {error}") from error

@@ -81,11 +81,10 @@ def _azure(path: Path, numbered: Iterator[tuple[int, str]]) -> Iterator[Arrival]
 
 
 def _moment(where: str, text: str) -> float:
-    """Seconds of a date and time whose fraction may have seven digits."""
-    head, _, fraction = text.strip().partition(".")
+    """Seconds of a date and time, to the microsecond; without a zone it is UTC."""
     try:
-        whole = datetime.fromisoformat(head).replace(tzinfo=UTC).timestamp()
-        return whole + float(f"0.{fraction or 0}")
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
     except ValueError as error:
         raise TraceError(f"{where}: {text!r:.60} is no date and time") from error
 
@@ -114,22 +113,36 @@ def _mooncake(where: str, found: dict[str, Any]) -> dict[str, Any]:
         told = {"at": seconds, "input_tokens": found["input_length"], "output_tokens": found["output_length"]}
     except (KeyError, TypeError, ValueError) as error:
         raise TraceError(f"{where}: timestamp, input_length and output_length are wanted") from error
-    return {**told, "blocks": found["hash_ids"]}
+    blocks = found["hash_ids"]
+    if not isinstance(blocks, list) or len(blocks) != -(-_whole(told["input_tokens"]) // MOONCAKE_BLOCK):
+        raise TraceError(
+            f"{where}: hash_ids has one id for each {MOONCAKE_BLOCK} tokens of the prompt, the last included"
+        )
+    return {**told, "blocks": blocks}
 
 
 def _arrival(where: str, told: dict[str, Any]) -> Arrival:
     """Check and make one. An answer of no token counts as one of one: the prompt was computed all the same."""
     try:
         at = float(told["at"])
-        prompt, answer = int(told["input_tokens"]), max(1, int(told["output_tokens"]))
-        blocks = tuple(int(block) for block in told.get("blocks", ()))
+        prompt, answer = _whole(told["input_tokens"]), _whole(told["output_tokens"])
+        blocks = tuple(_whole(block) for block in told.get("blocks", ()))
         others = {name: str(told[name]) for name in ("scenario", "tenant") if name in told}
-        priority = int(told.get("priority", 0))
+        priority = _whole(told.get("priority", 0))
     except (KeyError, TypeError, ValueError) as error:
         raise TraceError(f"{where}: {error!r:.80}; a line is {FORMS_OURS}") from error
-    if not isfinite(at) or not 1 <= prompt <= MOST_TOKENS or answer > MOST_TOKENS:
+    if not isfinite(at) or not 1 <= prompt <= MOST_TOKENS or not 0 <= answer <= MOST_TOKENS:
         raise TraceError(f"{where}: times are finite, a prompt has 1 to {MOST_TOKENS} tokens, an answer no more")
-    return Arrival(at, prompt, answer, blocks, priority=priority, **others)
+    return Arrival(at, prompt, max(1, answer), blocks, priority=priority, **others)
+
+
+def _whole(value: object) -> int:
+    """A whole number, as JSON or CSV has it. Raises ValueError or TypeError."""
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{value} is no whole number")
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"{value!r} is no number")
+    return int(value)
 
 
 def _in_order(path: Path, arrivals: Iterator[Arrival]) -> Iterator[Arrival]:

@@ -50,11 +50,16 @@ def _number(name: str) -> int:
 def _client(folder: Path, name: str, seed: int, lengths: Lengths | None) -> Iterator[Arrival]:
     rng = Random(f"servegen {seed} {name}")
     drawn = lengths or Histograms.read(folder / f"{name}-dataset.json").draw
+    unspent, last = 0.0, -WINDOW_S  # of the gap under way, in mean gaps: it goes on in the next window
     for window in _windows(folder / f"{name}-trace.csv"):
-        at = window.begin
-        while (at := at + _gap(window, rng)) < window.begin + WINDOW_S:
+        if window.begin != last + WINDOW_S or not unspent:
+            unspent = _gap(window, rng)
+        at = window.begin + unspent / window.rate
+        while at < window.begin + WINDOW_S:
             prompt, answer = drawn(rng, at)
             yield Arrival(at, max(1, prompt), max(1, answer), tenant=name)
+            at += _gap(window, rng) / window.rate
+        unspent, last = (at - window.begin - WINDOW_S) * window.rate, window.begin
 
 
 def _windows(path: Path) -> Iterator[Window]:
@@ -70,11 +75,11 @@ def _windows(path: Path) -> Iterator[Window]:
 
 
 def _gap(window: Window, rng: Random) -> float:
-    """Draw a gap whose mean is 1 / rate."""
+    """Draw a gap whose mean is 1."""
     shape = window.shape
     if window.form == "Gamma":
-        return rng.gammavariate(shape, 1.0) / shape / window.rate
-    return rng.weibullvariate(1.0, shape) / gamma(1.0 + 1.0 / shape) / window.rate
+        return rng.gammavariate(shape, 1.0) / shape
+    return rng.weibullvariate(1.0, shape) / gamma(1.0 + 1.0 / shape)
 
 
 class Histograms:

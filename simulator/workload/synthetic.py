@@ -90,10 +90,10 @@ class Prefixes:
     def blocks(self, tokens: int, rng: Random) -> tuple[int, ...]:
         """The ids of a prompt of so many tokens."""
         which = bisect_right(self._sums, rng.random() * self._sums[-1])
-        count = -(-tokens // self._block_tokens)
+        count, whole = -(-tokens // self._block_tokens), tokens // self._block_tokens
         begin = self._base + min(which, len(self._sums) - 1) * self._blocks
-        shared = range(begin, begin + min(self._blocks, count))
-        own = range(self._own, self._own + max(0, count - self._blocks))
+        shared = range(begin, begin + min(self._blocks, whole))  # a last block that is not full is nobody else's
+        own = range(self._own, self._own + count - len(shared))
         self._own = own.stop
         return (*shared, *own)
 
@@ -107,7 +107,7 @@ def workload(
     scenario: str = "chat",
     tenants: Sequence[str] = ("",),
 ) -> Iterator[Arrival]:
-    """Put them together. With prefixes the prompt's length is that of what is its own, behind its beginning."""
+    """Put them together. With prefixes a prompt of so many tokens begins with one of them, as far as it is long."""
     rng = Random(f"workload {seed} {scenario}")
     for at in times:
         prompt, answer = lengths(rng)

@@ -1,5 +1,6 @@
 """Files that are no traces get a word about what is wrong and where."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,29 @@ from simulator.workload.reading import read_trace, write_trace
         ),
         ('{"at": NaN, "input_tokens": 5, "output_tokens": 1}\n', "times are finite"),
         ('{"timestamp": 0, "hash_ids": [1]}\n', "input_length"),
+        ('{"timestamp": 0, "input_length": 5000, "output_length": 1, "hash_ids": [1]}\n', "one id for each 512"),
+        ('{"timestamp": 0, "input_length": 500, "output_length": 1, "hash_ids": "1"}\n', "one id for each 512"),
+        ('{"at": 0, "input_tokens": Infinity, "output_tokens": 1}\n', "no whole number"),
+        ('{"at": 0, "input_tokens": 10.5, "output_tokens": 1}\n', "no whole number"),
+        ('{"at": 0, "input_tokens": 10, "output_tokens": -3}\n', "times are finite"),
+        ('{"at": 0, "input_tokens": true, "output_tokens": 3}\n', "no number"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "trace"
     path.write_text(text)
     with pytest.raises(TraceError, match=says):
+        list(read_trace(path))
+
+
+def test_packed_files_times_with_a_zone_and_marks_of_byte_order_are_read(tmp_path: Path) -> None:
+    text = "\ufeffTIMESTAMP,ContextTokens,GeneratedTokens\n"
+    text += "".join(f"2024-05-10 00:00:0{at}.009930+00:00,37{at},4\n" for at in range(3))
+    path = tmp_path / "packed.csv"
+    path.write_bytes(gzip.compress(text.encode()))
+    assert [(one.at, one.input_tokens) for one in read_trace(path)] == [(0.0, 370), (1.0, 371), (2.0, 372)]
+    path.write_bytes(gzip.compress(text.encode())[:60] + b"damaged" * 9)
+    with pytest.raises(TraceError, match="cannot be read"):
         list(read_trace(path))
 
 
