@@ -250,6 +250,7 @@ async def test_what_nobody_resumes_is_given_up_after_the_grace(fleet: Cluster) -
     assert len(stream.ids) == 1201
 
 
+@pytest.mark.long
 async def test_moderated_streams_go_on_too(tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("neversaid\n")

@@ -105,9 +105,8 @@ async def written(pair: tuple[TorchEngine, TorchEngine], asked: Asked, manner: d
     return texts
 
 
-@pytest.mark.parametrize(
-    "manner", ["greedy", *(pytest.param(name, marks=pytest.mark.long) for name in MANNERS if name != "greedy")]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("manner", list(MANNERS))
 async def test_killed_at_any_token_it_goes_on_bit_for_bit(
     pairs: list[tuple[TorchEngine, TorchEngine]], prompts: dict[str, list[int]], manner: str
 ) -> None:

@@ -8,7 +8,7 @@ from simulator.validation.served import Answer, Served, apart, fleet, real, reco
 
 CLOSE = 0.05
 """How far the simulator may be from a recorded run: throughput, means, and the percentiles of most requests."""
-FARTHER = 0.15
+FARTHER = 0.1
 """The same of any percentile: one of a hundred requests, on a machine that others use, too."""
 
 

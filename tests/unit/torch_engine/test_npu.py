@@ -20,6 +20,7 @@ PASSED = len(VARIANTS) + 10
 HANG_S = 400
 
 
+@pytest.mark.long
 @pytest.mark.timeout(HANG_S + 60)
 def test_the_engines_run_on_a_device_called_npu(tmp_path: Path) -> None:
     operators, models = tmp_path / "operators.json", tmp_path / "models"

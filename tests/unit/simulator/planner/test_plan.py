@@ -98,6 +98,7 @@ def test_the_cheapest_profile_is_taken_and_the_other_told() -> None:
     assert near["half as much again"] < near["20 % less traffic"]
 
 
+@pytest.mark.long
 def test_a_day_gets_its_groups_by_the_hour() -> None:
     def day() -> Iterator[Arrival]:
         rng, at = Random(1), 0.0

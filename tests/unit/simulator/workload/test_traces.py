@@ -98,6 +98,7 @@ def test_a_rate_is_changed_and_its_bursts_are_not_squeezed(times: float) -> None
     assert 1.0 < bursts(changed, 3502) < 2.5, "1.39 in the trace"
 
 
+@pytest.mark.long
 def test_servegen_clients_come_as_often_as_their_windows_say() -> None:
     folder = trace("servegen/reason/deepseek-r1")
     hour = list(within(clients(folder, seed=1), 0.0, 3600.0))
