@@ -6,12 +6,10 @@ event costs is told in executed lines of Python, which are the same on every mac
 seconds.
 """
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from random import Random
-from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from shared.policy.dispatch_events import DispatchRules
 from simulator.cluster.simulation import Simulation
@@ -19,6 +17,7 @@ from simulator.cluster.spec import FleetSpec, GroupSpec, ScenarioSpec
 from simulator.engine.roofline import DEVICES, SHAPES, calculated
 from simulator.experiments.findings import Cell, Findings, Table
 from simulator.experiments.registry import Experiment
+from simulator.measures.lines import lines
 from simulator.measures.tally import Objectives, Tally
 from simulator.workload.arrival import Arrival
 from simulator.workload.synthetic import lognormal
@@ -65,24 +64,6 @@ def arrivals(seed: int, instances: int) -> Iterator[Arrival]:
         at += rng.expovariate(rate)
         prompt, answer = LENGTHS(rng)
         yield Arrival(at, prompt, min(answer, LONGEST), scenario=f"s{rng.randrange(scenarios)}")
-
-
-def lines(work: Callable[[], object]) -> int:
-    """Count the lines of Python that the work executes, every turn of a loop included."""
-    number = 0
-
-    def trace(_frame: FrameType, event: str, _arg: Any) -> Any:  # noqa: ANN401  what sys.settrace wants
-        nonlocal number
-        number += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return number
 
 
 def measured(seed: int, instances: int, requests: int) -> tuple[Tally, Simulation, float]:

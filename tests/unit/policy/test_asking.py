@@ -2,8 +2,8 @@
 
 from shared.policy.asking import FULL_ASKED, Asking
 from shared.policy.placement import FleetView
+from simulator.measures.lines import lines
 from tests.unit.policy.builders import scenario_map, seen, status, view_of
-from tests.unit.policy.test_scale import lines
 
 
 def asked(asking: Asking, now: float = 0.0) -> list[str]:

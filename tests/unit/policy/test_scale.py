@@ -3,10 +3,8 @@
 Counted in executed lines, not in seconds: the same on every machine.
 """
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
-from types import FrameType
 
 import pytest
 
@@ -18,28 +16,11 @@ from shared.policy.fleet.events import Cause, LeaderGained, LinksSeen, Place, Pu
 from shared.policy.placement import FleetView
 from shared.policy.plan import GroupPlan, Plan
 from shared.policy.world import MapSeen, Tick
+from simulator.measures.lines import lines
 from tests.unit.policy.builders import arrived, seen
 
 FEW, MANY = 20, 10_000
 PER_GROUP = 10
-
-
-def lines(work: Callable[[], object]) -> int:
-    """Count the lines of Python that the work executes, every turn of a loop included."""
-    number = 0
-
-    def trace(_frame: FrameType, event: str, _arg: object) -> Callable[..., object]:
-        nonlocal number
-        number += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return number
 
 
 def fleet_map(instances: int) -> ScenarioMap:
