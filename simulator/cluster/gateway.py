@@ -6,6 +6,7 @@ Owns what each client has got so far. Decides nothing.
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from typing import Final
 
 from shared.errors import Code
 from shared.messages import ScenarioMap, Status
@@ -38,6 +39,10 @@ from simulator.measures.outcome import Outcome
 from simulator.workload.arrival import Arrival
 
 MIXED = 0x9E3779B1  # spreads ids over the ring, which is one of 32 bits
+
+
+LATER: Final = (StatusSeen, OfferAccepted, FirstToken, HandedOff, Ended)
+"""Events that lead to nothing more than that a deadline is later, or none: no tick is due any sooner for them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -173,8 +178,8 @@ class Gateway:
         actions = self.dispatcher.handle(event, self._clock.now)
         for action in actions:
             self._perform(action)
-        if not actions and isinstance(event, StatusSeen) and self._tick_at < inf:
-            return  # a status that leads to nothing only moves its own deadline, and that to later
+        if not actions and isinstance(event, LATER) and self._tick_at < inf:
+            return
         due = self.dispatcher.next_deadline()
         if due is not None and due < self._tick_at:
             self._tick_at = due

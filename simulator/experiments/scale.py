@@ -1,9 +1,9 @@
 """What a request costs the simulator, and the deciders, at 100, 1,000 and 10,000 instances; and a million requests.
 
 A fleet of P/D-Serve's size: a Llama of 70B on 8 NPUs each, twenty scenarios, groups of five prefills and five decodes,
-four gateways that each hear everybody. Load per instance is the same at every size, so only the size differs. What an
-event costs is told in executed lines of Python, which are the same on every machine; `python -m bench simulation` tells
-seconds.
+one gateway that hears everybody and has every request. Load per instance is the same at every size, so only the size
+differs. What an event costs is told in executed lines of Python, which are the same on every machine; `python -m bench
+simulation` tells seconds.
 """
 
 from collections.abc import Iterator
@@ -25,10 +25,11 @@ from simulator.workload.synthetic import lognormal
 SCENARIOS: Final = 20
 ROLE: Final = 5
 """Prefills, and decodes, of a group."""
-GATEWAYS: Final = 4
+GATEWAYS: Final = 1
+"""One, which sees the whole fleet and has every request."""
 LOAD: Final = 2.4
 """Requests per second of an instance: six tenths of what its prefills can do."""
-HEARTBEAT_S: Final = 2.0
+HEARTBEAT_S: Final = 5.0
 OBJECTIVES: Final = Objectives(ttft=1.0, tpot=0.05)
 LENGTHS: Final = lognormal((1020, 4083), (129, 451), most=8192)
 LONGEST: Final = 1000
