@@ -9,14 +9,14 @@ import logging
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 from services.gateway.prompts.scenarios import Scenario
 from services.gateway.relay.record import Record
 from shared.bus import Bus
 from shared.errors import BatonError
-from shared.messages import BUCKETS, FRACTIONS, Epoch, Finished, GroupTraffic, Traffic
+from shared.messages import FRACTIONS, Epoch, Finished, Traffic
+from shared.policy.steering.served import Served
 from shared.subjects import Subjects
 
 TELL_S: Final = 1.0
@@ -25,38 +25,6 @@ MOST_GROUPS: Final = 1024
 _MICRO: Final = 1_000_000
 
 log = logging.getLogger(__name__)
-
-
-def _buckets() -> list[int]:
-    return [0] * BUCKETS
-
-
-@dataclass(slots=True)
-class Served:
-    """The requests of one group."""
-
-    finished: int = 0
-    failed: int = 0
-    ttft: list[int] = field(default_factory=_buckets)
-    tpot: list[int] = field(default_factory=_buckets)
-    ttft_us: int = 0
-    e2e_us: int = 0
-    prefill_us: int = 0
-    tokens: int = 0
-
-    def told(self, group: str) -> GroupTraffic:
-        """Say it on the wire."""
-        return GroupTraffic(
-            group,
-            self.finished,
-            self.failed,
-            list(self.ttft),
-            list(self.tpot),
-            self.ttft_us,
-            self.e2e_us,
-            self.prefill_us,
-            self.tokens,
-        )
 
 
 class ScenarioTraffic:

@@ -6,10 +6,10 @@ has ended, its first token too; a gateway counts that at once, so the monitor he
 
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import Final
 
-from shared.messages import BUCKETS, FRACTIONS, Epoch, GroupTraffic, Traffic
+from shared.messages import FRACTIONS, Epoch, Traffic
+from shared.policy.steering.served import Served
 from simulator.cluster.simulation import Simulation
 from simulator.cluster.spec import ScenarioSpec
 from simulator.measures.outcome import Outcome
@@ -17,24 +17,6 @@ from simulator.workload.arrival import Arrival
 
 MICRO: Final = 1_000_000
 GATEWAYS: Final = "gateways"
-
-
-def _buckets() -> list[int]:
-    return [0] * BUCKETS
-
-
-@dataclass(slots=True)
-class Served:
-    """The requests of one group."""
-
-    finished: int = 0
-    failed: int = 0
-    ttft: list[int] = field(default_factory=_buckets)
-    tpot: list[int] = field(default_factory=_buckets)
-    ttft_us: int = 0
-    e2e_us: int = 0
-    prefill_us: int = 0
-    tokens: int = 0
 
 
 class ScenarioTraffic:
@@ -91,20 +73,7 @@ class TrafficBook:
 
     def _message(self, name: str, counts: ScenarioTraffic, epoch: Epoch) -> Traffic:
         deciders = [gateway.dispatcher for gateway in self._simulation.gateways]
-        groups = [
-            GroupTraffic(
-                group,
-                one.finished,
-                one.failed,
-                list(one.ttft),
-                list(one.tpot),
-                one.ttft_us,
-                one.e2e_us,
-                one.prefill_us,
-                one.tokens,
-            )
-            for group, one in counts.groups.items()
-        ]
+        groups = [one.told(group) for group, one in counts.groups.items()]
         return Traffic(
             GATEWAYS,
             epoch,
