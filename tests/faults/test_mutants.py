@@ -89,6 +89,7 @@ async def test_without_its_memory_of_what_was_delivered_a_replay_repeats_it(benc
     assert any("repeated or out of order" in wrong for wrong in await mutant.violations())
 
 
+@pytest.mark.long
 async def test_without_a_progress_deadline_a_stream_whose_engine_is_stuck_never_ends(bench: Bench) -> None:
     """The decode itself is well, and says so; its engine brings nothing any more."""
     names, _ = await asyncio.gather(bench.gateways("", "no-progress-deadline"), bench.decode(STUCK))
