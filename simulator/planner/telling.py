@@ -39,7 +39,7 @@ def told(fleet: Fleet) -> str:
     group = fleet.group
     many = f"{fleet.groups} groups" if fleet.groups > 1 else "one group"
     return (
-        f"{many} of {group.prefill} prefills and {group.decode} decodes, {group.profile.name}; "
+        f"{many} of {group.prefill}:{group.decode}, prefill to decode, {group.profile.name}; "
         f"{fleet.devices} devices, {fleet.price:.2f} an hour"
     )
 
