@@ -15,6 +15,9 @@ from simulator.measures.tally import Tally
 
 SEED: Final = 8
 REQUESTS: Final = 20_000
+"""At least; and enough that the fleet's batches fill: five simulated seconds."""
+FILLING: Final = 12
+"""Requests per instance."""
 TURNS: Final = 2
 
 
@@ -40,8 +43,9 @@ def measured(size: int) -> tuple[float, float]:
     gc.collect()
     simulation = Simulation(spec(size), Tally())
     simulation.run(0.01)  # maps and first statuses
-    simulation.feed(islice(arrivals(SEED, size), REQUESTS))
+    requests = max(REQUESTS, FILLING * size)
+    simulation.feed(islice(arrivals(SEED, size), requests))
     before, begin = simulation.clock.happened, time.process_time()
     simulation.run()
     seconds = time.process_time() - begin
-    return 1e6 * seconds / (simulation.clock.happened - before), 1e6 * seconds / REQUESTS
+    return 1e6 * seconds / (simulation.clock.happened - before), 1e6 * seconds / requests

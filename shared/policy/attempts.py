@@ -1,7 +1,9 @@
 """One open request at the dispatcher: where its current attempt is, and what became of the earlier ones."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from shared.errors import Code
 from shared.policy.dispatch_events import Arrived, Cause, DispatchRules
@@ -33,8 +35,7 @@ class Verdict:
     cause: Cause
 
 
-@dataclass(slots=True)
-class OpenRequest:
+class OpenRequest(Struct):
     """A request until its one ending."""
 
     request_id: str
@@ -64,10 +65,10 @@ class OpenRequest:
     failures: int = 0
     losses: int = 0  # attempts lost after progress
     preemptions: int = 0
-    deaths: set[str] = field(default_factory=set)  # workers that died with it, and perhaps of it
+    deaths: frozenset[str] = frozenset()  # workers that died with it, and perhaps of it
     suspect: bool = False  # of having killed them, as others are
     condemned: bool = False  # it did
-    avoid: set[str] = field(default_factory=set)  # rejected or failed it; others first, once
+    avoid: frozenset[str] = frozenset()  # rejected or failed it; others first, once
 
     @classmethod
     def of(cls, event: Arrived, number: int, now: float) -> "OpenRequest":
@@ -114,7 +115,7 @@ class OpenRequest:
         before the token that kills. One that went on well for a while is innocent, wherever it is when workers die.
         """
         if not self.deaths or not self.progress or now - self.since < rules.poison_window_s:
-            self.deaths.add(instance)
+            self.deaths |= {instance}
 
     def failed(self, why: Verdict, rules: DispatchRules) -> Verdict | None:
         """Count an attempt that is over. A verdict when it was the last one."""

@@ -24,7 +24,7 @@ class Book:
         self._requests: dict[str, OpenRequest] = {}
         self._at: dict[str, dict[str, OpenRequest]] = {}  # instance -> requests there, in order
         self._open: Counter[str] = Counter()  # by scenario
-        self._ends: Deadlines[str] = Deadlines()
+        self.ends: Deadlines[str] = Deadlines()
         self.local: Counter[str] = Counter()  # by decode: requests whose prompt it computes
         self.arrivals = 0
         self.waiting: defaultdict[str, Waiting] = defaultdict(partial(Waiting, rules))
@@ -46,11 +46,11 @@ class Book:
 
     def next_deadline(self) -> float | None:
         """Say when the first request ends."""
-        return self._ends.next()
+        return self.ends.next()
 
     def overdue(self, now: float) -> list[OpenRequest]:
         """Name the requests whose end has come; each must be closed."""
-        return [self._requests[request_id] for request_id in self._ends.due(now)]
+        return [self._requests[request_id] for request_id in self.ends.due(now)]
 
     def arrive(self, event: Arrived, now: float) -> OpenRequest:
         """Open a request; it waits."""
@@ -65,7 +65,7 @@ class Book:
         """Let a request that is nowhere wait for an offer."""
         request.cause = cause
         self.waiting[request.scenario].add(request)
-        self._ends.set(request.request_id, request.ends_at)
+        self.ends.set(request.request_id, request.ends_at)
 
     def offer(self, request: OpenRequest, choice: Choice, now: float) -> Offer:
         """Take a request out of the wait and enter its next attempt at the chosen instance."""
@@ -90,12 +90,12 @@ class Book:
         request.phase = Phase.HELD
         request.accepted = True
         request.since = now
-        self._ends.set(request.request_id, request.ends_at)
+        self.ends.set(request.request_id, request.ends_at)
 
     def begin(self, request: OpenRequest) -> None:
         """Note that the client has a token of the last attempt."""
         request.begun = request.progress = True
-        self._ends.set(request.request_id, request.ends_at)
+        self.ends.set(request.request_id, request.ends_at)
 
     def hand_off(self, request: OpenRequest, decode: str, now: float) -> None:
         """Move a held attempt to the decode."""
@@ -138,7 +138,7 @@ class Book:
         """Forget a request wherever it is."""
         self.leave(request)
         self.waiting[request.scenario].discard(request)
-        self._ends.drop(request.request_id)
+        self.ends.drop(request.request_id)
         self._open[request.scenario] -= 1
         del self._requests[request.request_id]
 

@@ -5,7 +5,6 @@ that it is shown. A prefill is a candidate in an open group that has a decode, o
 decode is one for the prefills of its group as long as it is a member, and for the scenario while its group is open.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 
 from shared.messages import Group, GroupPhase, Role, ScenarioMap
@@ -14,14 +13,46 @@ from shared.policy.ring import Ring
 from shared.policy.worker import Worker
 
 
+class GroupPools:
+    """A group's members, those of them that may be asked, and whether it takes new requests."""
+
+    __slots__ = ("decodes", "members", "open", "prefills")
+
+    def __init__(self) -> None:
+        self.open = False
+        self.members: dict[str, Worker] = {}
+        self.prefills = Pool()
+        self.decodes = Pool()
+
+    def __len__(self) -> int:
+        return len(self.members) + len(self.prefills) + len(self.decodes)
+
+
+class ScenarioPools:
+    """A scenario's groups, and the members of the open ones that may be asked."""
+
+    __slots__ = ("decodes", "groups", "prefills", "ring", "told")
+
+    def __init__(self) -> None:
+        self.told: Mapping[str, Group] = {}  # by the newest map
+        self.groups: dict[str, GroupPools] = {}
+        self.prefills = Pool()
+        self.decodes = Pool()
+        self.ring = Ring()  # of its prefills
+
+    def pool(self, role: Role, group: str) -> Pool | None:
+        """Find the pool of a role, in all groups or in one; None: there is no such group."""
+        of = self.groups.get(group) if group else self
+        if of is None:
+            return None
+        return of.decodes if role is Role.DECODE else of.prefills
+
+
 class Candidates:
     """Each worker stands in the pool of its scenario and role, and in that of its group."""
 
     def __init__(self) -> None:
-        self._pools: defaultdict[tuple[str, Role, str], Pool] = defaultdict(Pool)
-        self._members: defaultdict[tuple[str, str], dict[str, Worker]] = defaultdict(dict)
-        self._groups: dict[str, dict[str, Group]] = {}  # by scenario and name
-        self._rings: defaultdict[str, Ring] = defaultdict(Ring)  # of a scenario's prefills
+        self._scenarios: dict[str, ScenarioPools] = {}
 
     def best(self, scenario: str, role: Role, group: str, exclude: Collection[str]) -> str | None:
         """The first that has room; cheap at any fleet size."""
@@ -30,11 +61,13 @@ class Candidates:
 
     def first(self, scenario: str, role: Role, group: str, exclude: Collection[str]) -> Standing | None:
         """Where the first that has room stands."""
-        return self._pools[scenario, role, group].first(exclude)
+        pool = self._pool(scenario, role, group)
+        return None if pool is None else pool.first(exclude)
 
     def next(self, scenario: str, role: Role, group: str, exclude: Collection[str]) -> Standing | None:
         """Where the first that is not excluded stands, full ones and suspects included."""
-        return self._pools[scenario, role, group].next(exclude)
+        pool = self._pool(scenario, role, group)
+        return None if pool is None else pool.next(exclude)
 
     def first_of(self, scenario: str, groups: Collection[str], exclude: Collection[str]) -> Standing | None:
         """Where the first prefill of several groups that has room stands; costs a look at each of them."""
@@ -43,69 +76,79 @@ class Candidates:
 
     def standing(self, scenario: str, role: Role, instance: str, group: str = "") -> Standing | None:
         """Where an instance stands among those of its scenario and role, or of a group; None: it is no candidate."""
-        return self._pools[scenario, role, group].standing(instance)
+        pool = self._pool(scenario, role, group)
+        return None if pool is None else pool.standing(instance)
 
     def exists(self, scenario: str, role: Role, group: str) -> bool:
         """Whether there is any."""
-        return len(self._pools[scenario, role, group]) > 0
+        pool = self._pool(scenario, role, group)
+        return pool is not None and len(pool) > 0
 
     def groups(self, scenario: str) -> Mapping[str, Group]:
         """What the newest map says of a scenario's groups, by name; another object for each map."""
-        return self._groups.get(scenario, {})
+        pools = self._scenarios.get(scenario)
+        return {} if pools is None else pools.told
 
     def ring(self, scenario: str) -> Ring:
         """Every observer's order of a scenario's prefills for a key."""
-        return self._rings[scenario]
+        return self._of(scenario).ring
 
     def members(self, scenario: str) -> list[Worker]:
         """Every member of a scenario's groups, in the same order each time."""
-        groups = [members for (name, _), members in self._members.items() if name == scenario]
+        groups = [pools.members for pools in self._of(scenario).groups.values()]
         return [members[instance] for members in groups for instance in sorted(members)]
 
     def know(self, message: ScenarioMap) -> None:
         """Take in what a map says of its groups; `join` and `leave` follow for their members."""
-        scenario = message.scenario
-        groups = self._groups[scenario] = {group.name: group for group in message.groups}
-        for key in [key for key in self._pools if key[0] == scenario and key[2] and key[2] not in groups]:
-            if not len(self._pools[key]):
-                del self._pools[key]
+        pools = self._of(message.scenario)
+        pools.told = {group.name: group for group in message.groups}
+        for name, group in pools.told.items():
+            pools.groups.setdefault(name, GroupPools()).open = group.phase is GroupPhase.OPEN
+        for name in pools.groups.keys() - pools.told.keys():
+            pools.groups[name].open = False
+            if not len(pools.groups[name]):
+                del pools.groups[name]
 
     def join(self, worker: Worker) -> None:
         """Note that the map lists it; `place` follows."""
-        self._members[worker.scenario, worker.group][worker.instance] = worker
+        pools = self._of(worker.scenario)
+        pools.groups[worker.group].members[worker.instance] = worker
         if worker.role is Role.PREFILL:
-            self._rings[worker.scenario].add(worker.instance)
+            pools.ring.add(worker.instance)
 
     def leave(self, worker: Worker) -> None:
         """Note that the map does not list it any more."""
         worker.member = None
-        place = worker.scenario, worker.group
-        if (members := self._members.get(place)) is not None:
-            members.pop(worker.instance, None)
-            if not members:
-                del self._members[place]
-        if (ring := self._rings.get(worker.scenario)) is not None:
-            ring.drop(worker.instance)
+        if (pools := self._scenarios.get(worker.scenario)) is not None:
+            if (group := pools.groups.get(worker.group)) is not None:
+                group.members.pop(worker.instance, None)
+            pools.ring.drop(worker.instance)
         self.place(worker)
 
     def place(self, worker: Worker) -> None:
         """Bring the pools up to date with the worker."""
-        scenario, group, role = worker.scenario, worker.group, worker.role
-        is_decode, routable = role is Role.DECODE, worker.routable
-        served = self.exists(scenario, Role.DECODE, group)
-        entrance = routable and (served or is_decode) and self._open(scenario, group)
-        within = routable if is_decode else entrance
-        standing = worker.standing if within else None  # who is an entrance is within, too
-        for name, candidate in (("", entrance), (group, within)):
-            if candidate and standing is not None:
-                self._pools[scenario, role, name].put(standing)
-            else:
-                self._pools[scenario, role, name].drop(worker.instance)
-        if is_decode and served != self.exists(scenario, Role.DECODE, group):
-            for member in self._members.get((scenario, group), {}).values():
+        everybody = self._scenarios.get(worker.scenario)
+        group = everybody.groups.get(worker.group) if everybody is not None else None
+        if everybody is None or group is None:  # it is in no map
+            return
+        standing = worker.standing
+        if worker.role is not Role.DECODE:
+            if not (group.open and len(group.decodes)):
+                standing = None
+            everybody.prefills.put(worker.instance, standing)
+            group.prefills.put(worker.instance, standing)
+            return
+        served = len(group.decodes)
+        everybody.decodes.put(worker.instance, standing if group.open else None)
+        group.decodes.put(worker.instance, standing)
+        if (served > 0) is not (len(group.decodes) > 0):
+            for member in group.members.values():
                 if member.role is Role.PREFILL:
                     self.place(member)
 
-    def _open(self, scenario: str, group: str) -> bool:
-        known = self.groups(scenario).get(group)
-        return known is not None and known.phase is GroupPhase.OPEN
+    def _of(self, scenario: str) -> ScenarioPools:
+        return self._scenarios.setdefault(scenario, ScenarioPools())
+
+    def _pool(self, scenario: str, role: Role, group: str) -> Pool | None:
+        pools = self._scenarios.get(scenario)
+        return None if pools is None else pools.pool(role, group)

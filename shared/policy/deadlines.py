@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -11,9 +12,15 @@ SLACK: Final = 64
 
 
 class Deadlines(Generic[K]):
-    """A heap whose entries are looked at again when they come up: moving a deadline later costs nothing until then."""
+    """A heap whose entries are looked at again when they come up: moving a deadline later costs nothing until then.
+
+    `first`: no deadline is sooner. Who asks at every event reads it and is done, nearly always.
+    """
+
+    __slots__ = ("_at", "_entries", "_heap", "_queued", "first")
 
     def __init__(self) -> None:
+        self.first = inf
         self._at: dict[K, float] = {}
         self._queued: dict[K, int] = {}  # which heap entry is the key's own; others are stale
         self._heap: list[tuple[float, int, K]] = []
@@ -55,6 +62,7 @@ class Deadlines(Generic[K]):
                 due.append(key)
             else:
                 self._push(key, at)
+        self.first = self._heap[0][0] if self._heap else inf
         return due
 
     def next(self) -> float | None:
@@ -72,6 +80,7 @@ class Deadlines(Generic[K]):
         self._entries += 1
         self._queued[key] = self._entries
         heappush(self._heap, (at, self._entries, key))
+        self.first = min(self.first, at)
         if len(self._heap) > 2 * len(self._at) + SLACK:
             self._heap = [entry for entry in self._heap if self._queued.get(entry[2]) == entry[1]]
             heapify(self._heap)

@@ -197,12 +197,12 @@ class Dispatcher:
         self._book.reject(request)
         if not event.retryable:
             return self._endings.refuse(request, event.code, event.message, Cause.REJECTED)
-        request.avoid.add(event.instance)
+        request.avoid |= {event.instance}
         self._book.wait(request, Cause.REJECTED)
         return self._draw(request.scenario, now)
 
     def _give_up(self, request: OpenRequest, now: float) -> list[Action]:
-        request.avoid.add(request.instance)
+        request.avoid |= {request.instance}
         self._book.give_up(request, now)
         self._book.wait(request, Cause.UNANSWERED)
         withdraw = Withdraw(request.request_id, request.attempt, Cause.UNANSWERED)
@@ -224,7 +224,7 @@ class Dispatcher:
         if not event.retryable:
             return self._endings.refuse(request, event.code, event.message, Cause.FAILED)
         if not request.decoding:
-            request.avoid.add(request.instance)
+            request.avoid |= {request.instance}
         self._book.leave(request)
         return self._retry(request, Verdict(event.code, event.message, Cause.FAILED), now)
 
@@ -237,7 +237,7 @@ class Dispatcher:
             return []
         self._accept(request, now)
         if not request.decoding:
-            request.avoid.add(instance)
+            request.avoid |= {instance}
         self._book.leave(request)
         return self._retry(request, Verdict(Code.WORKER_LOST, f"{instance} made no progress", Cause.STALLED), now)
 

@@ -4,10 +4,11 @@
 after a rejection, so that a late answer can never be taken for another worker's.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from typing import Final
+
+from msgspec import Struct
 
 from shared.errors import Code
 from shared.policy.world import BusDown, BusUp, MapSeen, NobodyThere, PulseSeen, StatusSeen, Tick
@@ -18,8 +19,7 @@ FEWEST: Final = "fewest_streams"
 # ---- events ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(Struct, frozen=True):
     """A validated request wants a prefill. Ids are unique while the request is open."""
 
     request_id: str
@@ -41,8 +41,7 @@ class Arrived:
         return self.expires if self.begun else min(self.wait_by, self.deadline, self.expires)
 
 
-@dataclass(frozen=True, slots=True)
-class OfferAccepted:
+class OfferAccepted(Struct, frozen=True):
     """The worker holds a slot for the attempt."""
 
     request_id: str
@@ -50,8 +49,7 @@ class OfferAccepted:
     instance: str
 
 
-@dataclass(frozen=True, slots=True)
-class OfferRejected:
+class OfferRejected(Struct, frozen=True):
     """The worker holds nothing. `retryable` False: no other worker will take it either."""
 
     request_id: str
@@ -62,8 +60,7 @@ class OfferRejected:
     retryable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class OfferUnanswered:
+class OfferUnanswered(Struct, frozen=True):
     """No answer within the offer's timeout (or nobody listened, or the offer could not be sent): it may be held."""
 
     request_id: str
@@ -71,8 +68,7 @@ class OfferUnanswered:
     instance: str
 
 
-@dataclass(frozen=True, slots=True)
-class HandedOff:
+class HandedOff(Struct, frozen=True):
     """`instance`, a decode, owns the attempt now: prefill said so, or the decode's frames showed it."""
 
     request_id: str
@@ -80,24 +76,21 @@ class HandedOff:
     instance: str
 
 
-@dataclass(frozen=True, slots=True)
-class FirstToken:
+class FirstToken(Struct, frozen=True):
     """A token of the request reached the client's stream: its first-token deadline is met for good."""
 
     request_id: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The attempt ended well, and so does the request."""
 
     request_id: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class AttemptFailed(Struct, frozen=True):
     """The worker said Failed, or the gateway found a gap in the indexes. `retryable`: another attempt may succeed."""
 
     request_id: str
@@ -107,8 +100,7 @@ class AttemptFailed:
     retryable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Stalled:
+class Stalled(Struct, frozen=True):
     """The attempt brought no token for longer than the progress deadline. A question: its tokens still count.
 
     Without an Offer in answer the attempt stays as it is; ask again after another such time.
@@ -118,8 +110,7 @@ class Stalled:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelledByClient:
+class CancelledByClient(Struct, frozen=True):
     """The client left or asked to stop. The request is over for the dispatcher: no Refuse follows."""
 
     request_id: str
@@ -154,8 +145,7 @@ class Cause(StrEnum):
     POISON = "poison"  # died with too many workers
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """Send PrefillRequest to the instance; answer with OfferAccepted, OfferRejected or OfferUnanswered.
 
     The prompt to send is the client's, then every token delivered so far. Index checks restart for this attempt.
@@ -173,8 +163,7 @@ class Offer:
         return self.route.replace(",", " ").split(" ", 1)[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(Struct, frozen=True):
     """Publish Cancel: whoever holds this attempt, or an older one, drops it. Always comes before the next Offer.
 
     What still comes of these attempts may be shown to the client until the next Offer of the request, not after it:
@@ -186,8 +175,7 @@ class Withdraw:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Struct, frozen=True):
     """The request's one bad ending: tell the client. The dispatcher has forgotten the request."""
 
     request_id: str
@@ -200,8 +188,7 @@ class Refuse:
 Action = Offer | Withdraw | Refuse
 
 
-@dataclass(frozen=True, slots=True)
-class DispatchRules:
+class DispatchRules(Struct, frozen=True):
     """Bounds of the dispatcher."""
 
     max_waiting: int = 1000  # new requests waiting for a slot, per scenario

@@ -82,6 +82,8 @@ class Endings:
     def overdue(self, now: float) -> list[Action]:
         """End whatever has reached its deadline, and whoever waits for workers that do not come."""
         actions: list[Action] = []
+        if self._book.ends.first > now and self._scarcity.turns.first > now:
+            return actions
         for request in self._book.overdue(now):
             code, text, cause = self._why_overdue(request, now)
             actions += self.refuse(request, code, text, cause)

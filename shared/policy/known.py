@@ -16,20 +16,20 @@ class Known(Generic[H]):
     """Of one request an older attempt may still be leaving while the newer one is held already."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._held: dict[str, dict[int, H]] = {}
-        self._count = 0
+        self._held: dict[Key, H] = {}
+        self._attempts: dict[str, tuple[int, ...]] = {}  # held ones of a request, the oldest first
         self._over: Recent[str, int] = Recent(remembered)
         self._unwanted: set[Key] = set()  # of the held ones
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._held)
 
     def __contains__(self, key: Key) -> bool:
-        return key[1] in self._held.get(key[0], {})
+        return key in self._held
 
     def get(self, key: Key) -> H | None:
         """Return what the attempt holds."""
-        return self._held.get(key[0], {}).get(key[1])
+        return self._held.get(key)
 
     def unwanted(self, key: Key) -> bool:
         """Whether a held attempt was cancelled, or a newer one took its place."""
@@ -38,30 +38,35 @@ class Known(Generic[H]):
     def over(self, key: Key) -> bool:
         """Whether the attempt ended or was cancelled here, perhaps before it came, or a newer one came first."""
         last = self._over.get(key[0])
-        return (last is not None and last >= key[1]) or any(newer > key[1] for newer in self._held.get(key[0], {}))
+        held = self._attempts.get(key[0])
+        return (last is not None and last >= key[1]) or (held is not None and held[-1] > key[1])
 
     def older(self, key: Key) -> tuple[int, ...]:
         """Name the held attempts whose place this one takes."""
-        return tuple(attempt for attempt in sorted(self._held.get(key[0], {})) if attempt < key[1])
+        held = self._attempts.get(key[0])
+        return () if held is None else tuple(attempt for attempt in held if attempt < key[1])
 
     def hold(self, key: Key, held: H) -> None:
         """Hold an attempt; older ones of its request become unwanted."""
-        self._unwanted.update((key[0], attempt) for attempt in self.older(key))
-        self._held.setdefault(key[0], {})[key[1]] = held
-        self._count += 1
+        self._held[key] = held
+        others = self._attempts.get(key[0])
+        if others is None:
+            self._attempts[key[0]] = (key[1],)
+            return
+        self._unwanted.update((key[0], attempt) for attempt in others if attempt < key[1])
+        self._attempts[key[0]] = tuple(sorted({*others, key[1]}))
 
     def drop(self, key: Key, *, over: bool = True) -> H | None:
         """Hold the attempt no longer, and remember that it is over; None: it was not held.
 
         Not `over`: it never began, and may come again.
         """
-        attempts = self._held.get(key[0], {})
-        held = attempts.pop(key[1], None)
+        held = self._held.pop(key, None)
         if held is None:
             return None
-        if not attempts:
-            del self._held[key[0]]
-        self._count -= 1
+        attempts = self._attempts.pop(key[0])
+        if len(attempts) > 1:
+            self._attempts[key[0]] = tuple(attempt for attempt in attempts if attempt != key[1])
         if over or key in self._unwanted:
             self._close(key)
         self._unwanted.discard(key)
@@ -70,7 +75,7 @@ class Known(Generic[H]):
     def cancel(self, key: Key) -> list[Key]:
         """Remember that attempts up to this one are over; name those still held."""
         self._close(key)
-        held = [(key[0], attempt) for attempt in sorted(self._held.get(key[0], {})) if attempt <= key[1]]
+        held = [(key[0], attempt) for attempt in self._attempts.get(key[0], ()) if attempt <= key[1]]
         self._unwanted.update(held)
         return held
 

@@ -43,8 +43,9 @@ class Pairing:
         return pair
 
     def _waiting(self, scenario: str, now: float) -> Iterator[OpenRequest]:
-        order = self._book.waiting[scenario].order(now)
-        return (request for request in order if not self._suspects.waits(request))
+        for request in self._book.waiting[scenario].order(now):
+            if not (request.suspect and self._suspects.waits(request)):
+                yield request
 
     def _with_prefill(self, scenario: str, now: float) -> Pair | None:
         """Find the first request for which a prefill has room.
@@ -65,7 +66,7 @@ class Pairing:
             choice = self._routes.pick(request, request.avoid)
             if choice is not None:
                 for other, _ in passed:
-                    other.avoid.discard(choice.instance)
+                    other.avoid -= {choice.instance}
                 return request, choice
             again = self._routes.pick(request) if request.avoid else None
             if again is not None:

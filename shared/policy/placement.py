@@ -23,6 +23,8 @@ __all__ = ["FleetView", "Lost", "ViewRules"]
 
 EPOCHS_REMEMBERED: Final = 65_536
 """Instances whose highest epoch is kept after they are gone, so that a zombie stays refused."""
+NEVER: Final[Epoch] = (0, 0)
+"""Of one that nobody has heard of by its epoch: any is newer."""
 
 
 class FleetView:
@@ -35,12 +37,11 @@ class FleetView:
         self._patience_s = self._rules.heartbeat_s * self._rules.misses
         self._hearing = Hearing(self._patience_s)
         self._workers: dict[str, Worker] = {}
-        self._epochs: Recent[str, Epoch] = Recent(EPOCHS_REMEMBERED)
         self._maps: dict[str, tuple[Epoch, int]] = {}
         self.candidates = Candidates()
         self._silence: Deadlines[str] = Deadlines()  # on the clock of silence
         self._penalties: Deadlines[str] = Deadlines()
-        self._departed: Recent[str, bool] = Recent(EPOCHS_REMEMBERED)  # gone, and in no map
+        self._departed: Recent[str, Epoch] = Recent(EPOCHS_REMEMBERED)  # gone, and in no map: their highest
         self._lost: list[Lost] = []
         self._turns = 0
 
@@ -82,9 +83,9 @@ class FleetView:
 
     def next_deadline(self) -> float | None:
         """When `tick` should be called next; ask again after each message."""
-        silence = self._silence.next()
-        moments = [self._penalties.next(), None if silence is None else self._hearing.when(silence)]
-        return min((at for at in moments if at is not None), default=None)
+        penalty, silence = self._penalties.next(), self._silence.next()
+        silent_at = None if silence is None else self._hearing.when(silence)
+        return penalty if silent_at is None or (penalty is not None and penalty < silent_at) else silent_at
 
     # ---- whom to ask
 
@@ -109,7 +110,8 @@ class FleetView:
 
     def epoch(self, instance: str) -> Epoch | None:
         """Say its newest known epoch."""
-        return self._epochs.get(instance)
+        worker = self._workers.get(instance)
+        return worker.epoch if worker is not None else self._departed.get(instance)
 
     def slots(self, instance: str) -> int:
         """Count the slots that it said it has."""
@@ -132,7 +134,7 @@ class FleetView:
 
     def current(self, instance: str, epoch: Epoch) -> bool:
         """False: the epoch is older than the instance's newest known; refuse what carries it (frames, answers)."""
-        known = self._epochs.get(instance)
+        known = self.epoch(instance)
         return known is None or epoch >= known
 
     # ---- our own dealings: after one `dispatched` one answer, after one `accepted` one `settled`
@@ -147,8 +149,10 @@ class FleetView:
     def accepted(self, instance: str) -> None:
         """Note that it holds a slot; `settled` follows."""
         if worker := self._workers.get(instance):
+            stays = worker.unanswered > 0 and not worker.penalties  # an offer became a slot: its standing is the same
             worker.answer(taken=1)
-            self._pardon(worker)
+            if not stays:
+                self._pardon(worker)
 
     def rejected(self, instance: str) -> None:
         """Note that it holds nothing; it gets no further offer before its next status."""
@@ -172,8 +176,10 @@ class FleetView:
     def settled(self, instance: str) -> None:
         """Note that an accepted stream has left the instance (handed off, ended, failed)."""
         if worker := self._workers.get(instance):
+            before = worker.streams
             worker.open = max(0, worker.open - 1)
-            self.candidates.place(worker)
+            if worker.streams != before:
+                self.candidates.place(worker)
 
     def suspect(self, instance: str, now: float) -> None:
         """Ask others first for a while, the longer the more often this happened since its last answer."""
@@ -192,7 +198,7 @@ class FleetView:
             worker = self._new(status.instance)
         elif worker.restarted(status):
             self._lose(worker, "restarted")
-        self._epochs.put(status.instance, status.epoch)
+        worker.epoch = status.epoch
         self.probing.heard(status.instance, now)
         worker.report(status)
         if status.state in (State.STOPPED, State.FAILED):
@@ -226,7 +232,7 @@ class FleetView:
             worker.scenario, worker.group, worker.role = scenario, group, role
         worker.joined = member.joined
         if self.current(member.instance, member.epoch):
-            self._epochs.put(member.instance, member.epoch)
+            worker.epoch = member.epoch
         worker.member = member.epoch
         worker.removed = False
         self.candidates.join(worker)
@@ -243,8 +249,8 @@ class FleetView:
         self._tidy(worker)
 
     def _new(self, instance: str) -> Worker:
+        worker = Worker(instance, tie_of(self._watcher, instance), epoch=self._departed.get(instance))
         self._departed.drop(instance)
-        worker = Worker(instance, tie_of(self._watcher, instance))
         self._workers[instance] = worker
         return worker
 
@@ -252,11 +258,13 @@ class FleetView:
         """Forget one that is gone and in no map."""
         if worker.gone and worker.member is None:
             del self._workers[worker.instance]
-            self._departed.put(worker.instance, True)
+            self._departed.put(worker.instance, worker.epoch or NEVER)
 
     # ---- silence and loss
 
     def _judge(self, now: float) -> None:
+        if self._penalties.first > now and self._silence.first > now + ROUNDING_S:  # its clock shows `now` at most
+            return
         for instance in self._penalties.due(now):
             if worker := self._workers.get(instance):
                 worker.punished = False
@@ -281,7 +289,7 @@ class FleetView:
         if worker.gone:
             return
         epoch = worker.status.epoch if worker.status is not None else worker.member
-        self._lost.append(Lost(worker.instance, epoch or (0, 0), reason, died))
+        self._lost.append(Lost(worker.instance, epoch or NEVER, reason, died))
         worker.gone = True
         worker.forget_streams()
         self.probing.forget(worker.instance)
@@ -289,6 +297,8 @@ class FleetView:
         self._penalties.drop(worker.instance)
 
     def _take_lost(self) -> list[Lost]:
+        if not self._lost:
+            return []
         lost, self._lost = self._lost, []
         return lost
 

@@ -32,6 +32,8 @@ class Standing(NamedTuple):
 class Pool:
     """A heap of standings. A changed one is pushed anew; the stale entry is skipped when it comes up."""
 
+    __slots__ = ("_heap", "_standings")
+
     def __init__(self) -> None:
         self._standings: dict[str, Standing] = {}
         self._heap: list[Standing] = []
@@ -39,19 +41,19 @@ class Pool:
     def __len__(self) -> int:
         return len(self._standings)
 
-    def put(self, standing: Standing) -> None:
-        """The candidate stands here from now on."""
-        if self._standings.get(standing.instance) == standing:
+    def put(self, instance: str, standing: Standing | None) -> None:
+        """The candidate stands here from now on; None: it is none any more."""
+        standings = self._standings
+        if standing is None:
+            standings.pop(instance, None)
             return
-        self._standings[standing.instance] = standing
+        if standings.get(instance) == standing:
+            return
+        standings[instance] = standing
         heappush(self._heap, standing)
-        if len(self._heap) > 2 * len(self._standings) + SLACK:
-            self._heap = list(self._standings.values())
+        if len(self._heap) > 2 * len(standings) + SLACK:
+            self._heap = list(standings.values())
             heapify(self._heap)
-
-    def drop(self, instance: str) -> None:
-        """It is no candidate any more."""
-        self._standings.pop(instance, None)
 
     def standing(self, instance: str) -> Standing | None:
         """Where a candidate stands; None: it is none."""

@@ -10,16 +10,16 @@ class Scarcity:
     def __init__(self, rules: DispatchRules) -> None:
         self._rules = rules
         self._since: dict[str, float] = {}
-        self._turns: Deadlines[str] = Deadlines()
+        self.turns: Deadlines[str] = Deadlines()
 
     def note(self, scenario: str, now: float, *, exists: bool) -> None:
         """Take down whether there is a worker now."""
         if exists:
             if self._since.pop(scenario, None) is not None:
-                self._turns.drop(scenario)
+                self.turns.drop(scenario)
         elif scenario not in self._since:
             self._since[scenario] = now
-            self._turns.set(scenario, now + self._rules.grace_s)
+            self.turns.set(scenario, now + self._rules.grace_s)
 
     def hopeless(self, scenario: str, now: float, *, resumed: bool) -> bool:
         """Whether a request need not wait any longer; one that had a worker before is given more time."""
@@ -30,13 +30,13 @@ class Scarcity:
 
     def due(self, now: float) -> list[str]:
         """Name the scenarios for which `hopeless` has just changed."""
-        due = self._turns.due(now)
+        due = self.turns.due(now)
         for scenario in due:
             later = self._since[scenario] + self._rules.replay_grace_s
             if later > now:
-                self._turns.set(scenario, later)
+                self.turns.set(scenario, later)
         return due
 
     def next_deadline(self) -> float | None:
         """Say when `due` has something next."""
-        return self._turns.next()
+        return self.turns.next()

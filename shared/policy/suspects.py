@@ -53,7 +53,7 @@ class Suspects:
         for request in clear:
             self.forget(request)
             request.suspect = False
-            request.deaths.clear()
+            request.deaths = frozenset()
         return bool(clear)
 
     def next_deadline(self) -> float | None:

@@ -21,6 +21,7 @@ class Worker:
     group: str = ""
     role: Role = Role.STANDBY
     member: Epoch | None = None  # the epoch in the map; None: in no map
+    epoch: Epoch | None = None  # the highest heard of it, by whatever way
     joined: bool = True  # False: in the map, but its pairs are still verified
     status: Status | None = None
     removed: bool = False  # the map had it, and has it no more
@@ -62,11 +63,13 @@ class Worker:
         return max(self.open, used + self.taken + self.unanswered)
 
     @property
-    def standing(self) -> Standing:
-        """Its place among the candidates."""
-        room = 0 if self.status is None else self.status.kv_free_bytes
+    def standing(self) -> Standing | None:
+        """Its place among the candidates; None: it is none."""
+        status = self.status
+        if status is None or not self.routable:
+            return None
         tier = TIERS[self.silent or self.punished][self.free == 0]
-        return Standing(tier, self.streams, -room, self.turn, self.tie, self.instance)
+        return Standing(tier, self.streams, -status.kv_free_bytes, self.turn, self.tie, self.instance)
 
     def outdates(self, status: Status) -> bool:
         """The status is older than what is known: of an older epoch, or overtaken by a later one."""

@@ -47,7 +47,7 @@ class FewestConnections(Gateway):
         request_id = f"{self.name}-{self._numbers}"
         one = Open(request_id, Outcome(arrival, now), now + scenario.first_token_s, now + scenario.timeout_s)
         self._open[request_id] = one
-        one.attempt = Attempt(request_id, 0, arrival, 0, one.deadline, one.expires, self)
+        one.attempt = Attempt((request_id, 0), arrival, 0, one.deadline, one.expires, self)
         one.outcome.offers = 1
         self._connections[prefills[at]] += 1
         self._bus.say(self._workers[prefills[at]].hear, one.attempt)

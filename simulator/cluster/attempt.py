@@ -1,7 +1,8 @@
 """One attempt at one request on its way from worker to worker: what a PrefillRequest and a KvReady say."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from simulator.workload.arrival import Arrival
 
@@ -12,12 +13,10 @@ if TYPE_CHECKING:
     from simulator.cluster.sequences import Prompt, Sequence
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
+class Attempt(Struct, eq=False):
     """What a worker is asked for."""
 
-    request_id: str
-    number: int
+    key: tuple[str, int]  # (request_id, attempt)
     arrival: Arrival
     before: int  # tokens that earlier attempts brought
     deadline: float
@@ -33,11 +32,6 @@ class Attempt:
     decode: "Decode | None" = None
     prompt: "Prompt | None" = None  # that a decode computes
     sequence: "Sequence | None" = None  # in a batch
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """(request_id, attempt)."""
-        return self.request_id, self.number
 
     @property
     def tokens(self) -> int:

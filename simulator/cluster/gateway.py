@@ -4,9 +4,10 @@ Owns what each client has got so far. Decides nothing.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from typing import Final
+
+from msgspec import Struct
 
 from shared.errors import Code
 from shared.messages import ScenarioMap, Status
@@ -45,8 +46,7 @@ LATER: Final = (StatusSeen, OfferAccepted, FirstToken, HandedOff, Ended)
 """Events that lead to nothing more than that a deadline is later, or none: no tick is due any sooner for them."""
 
 
-@dataclass(slots=True, eq=False)
-class Open:
+class Open(Struct, eq=False):
     """A request until its one ending."""
 
     request_id: str
@@ -162,7 +162,7 @@ class Gateway:
 
     def _current(self, attempt: Attempt) -> Open | None:
         """The request, if that is its last attempt and nobody has withdrawn it."""
-        one = self._open.get(attempt.request_id)
+        one = self._open.get(attempt.key[0])
         return one if one is not None and one.attempt is attempt else None
 
     def _begin(self, one: Open, attempt: Attempt) -> None:
@@ -198,7 +198,7 @@ class Gateway:
             case Offer(attempt=number, instance=instance):
                 one.outcome.offers += 1
                 attempt = Attempt(
-                    one.request_id, number, one.outcome.arrival, one.delivered, one.deadline, one.expires, self
+                    (one.request_id, number), one.outcome.arrival, one.delivered, one.deadline, one.expires, self
                 )
                 if one.delivered:  # its first token is there; it may take as long as the request may
                     attempt.deadline = one.expires

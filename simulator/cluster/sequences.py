@@ -1,11 +1,11 @@
 """What an engine computes: sequences that are decoded, and prompts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(slots=True, eq=False)
-class Sequence:
+class Sequence(Struct, eq=False):
     """A sequence that is decoded. `over` is called with the batch's time when its last token is there."""
 
     tokens: int  # that it holds when it joins, the newest included
@@ -21,8 +21,7 @@ class Sequence:
         return self.joined + self.left
 
 
-@dataclass(slots=True, eq=False)
-class Prompt:
+class Prompt(Struct, eq=False):
     """A prompt that is computed here. `computed` is called when its first token is there."""
 
     new: int  # tokens still to be computed

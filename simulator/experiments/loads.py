@@ -1,9 +1,10 @@
 """Ways to load a simulated fleet that several experiments use: a closed loop, and arrivals at a rate."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from random import Random
 from typing import Final
+
+from msgspec import structs
 
 from simulator.cluster.clients import ClosedLoop
 from simulator.cluster.simulation import Simulation
@@ -32,7 +33,7 @@ def at_rate(endless: Iterator[Arrival], rate: float, seconds: float, seed: int) 
     """Let them come at random, so many a second, for so long: Poisson."""
     rng, at = Random(f"times {seed}"), 0.0
     while (at := at + rng.expovariate(rate)) < seconds:
-        yield replace(next(endless), at=at)
+        yield structs.replace(next(endless), at=at)
 
 
 def closed(

@@ -12,9 +12,10 @@ time stamp come together, as the traces have them.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any, Final
+
+from msgspec import structs
 
 from shared.policy.dispatch_events import DispatchRules
 from shared.policy.routes import RouteRules
@@ -93,7 +94,7 @@ def routed(arrivals: Sequence[Arrival], prefills: int, *, affinity: bool) -> tup
     )
     rules = DispatchRules(max_waiting=1 << 30, max_open=1 << 30)
     simulation = Simulation(FleetSpec((scenario,), rules=rules, heartbeat_s=BEAT_S), _well)
-    simulation.feed(replace(one, output_tokens=1) for one in arrivals)
+    simulation.feed(structs.replace(one, output_tokens=1) for one in arrivals)
     simulation.run()
     caches = [worker.cache for worker in simulation.workers.values() if isinstance(worker, Prefill)]
     return sum(one.found for one in caches), sum(one.asked for one in caches)

@@ -1,13 +1,12 @@
 """What became of one request, as its client sees it."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from shared.errors import Code
 from simulator.workload.arrival import Arrival
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """A request from its arrival to its one ending. Times are simulated seconds."""
 
     arrival: Arrival

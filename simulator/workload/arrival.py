@@ -1,10 +1,9 @@
 """One request as a workload tells it."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """A client's request. What it says is not known, only how long it is and whose beginning it shares."""
 
     at: float  # seconds from the workload's begin

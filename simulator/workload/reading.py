@@ -7,13 +7,14 @@ priority), a ServeGen folder of clients. Times count from the first request on, 
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
 from math import isfinite
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+
+from msgspec import structs
 
 from simulator.workload.arrival import Arrival
 from simulator.workload.files import TraceError, lines
@@ -58,7 +59,9 @@ def write_trace(path: Path, arrivals: Iterable[Arrival]) -> int:
     number = 0
     with path.open("w", encoding="utf-8") as file:
         for number, arrival in enumerate(arrivals, 1):  # noqa: B007
-            told = {key: value for key, value in asdict(arrival).items() if value not in ((), "", 0) or key == "at"}
+            told = {
+                key: value for key, value in structs.asdict(arrival).items() if value not in ((), "", 0) or key == "at"
+            }
             file.write(json.dumps(told) + "\n")
     return number
 

@@ -15,7 +15,7 @@ import msgspec
 
 from shared.messages import Status
 from shared.policy.attempts import OpenRequest
-from shared.policy.candidates import Candidates
+from shared.policy.candidates import ScenarioPools
 from shared.policy.deadlines import Deadlines
 from shared.policy.dispatch_events import DispatchRules
 from shared.policy.endings import Endings
@@ -40,7 +40,7 @@ LEFT_OUT: dict[type, frozenset[str]] = {
     FleetView: frozenset({"_turns"}),
     Probing: frozenset({"_heard", "_asked"}),  # whom to probe when: the models probe at any time
     Waiting: frozenset({"_passed"}),  # fairness between priorities
-    Candidates: frozenset({"_groups"}),  # the map of the models stays as it is
+    ScenarioPools: frozenset({"told"}),  # the map of the models stays as it is
     OpenRequest: frozenset({"charged", "revision"}),  # fairness between tenants; one model
     Status: frozenset({"number"}),  # orders statuses of one epoch, which come in order in the models
 }

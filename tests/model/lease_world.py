@@ -85,7 +85,7 @@ class Receiver:
         return current
 
     def value(self) -> object:
-        return freeze(self.view._epochs)
+        return freeze(self.view.epoch(NAME))
 
 
 class Clock:

@@ -167,7 +167,7 @@ class RelayWorld(RelayWorkers):
         placed = [name for there in book._at.values() for name in there]
         assert sorted(lined + placed) == sorted(book._requests), "in one place each"
         for request in book._requests.values():
-            assert request.request_id in book._ends, "whoever is open has an end"
+            assert request.request_id in book.ends, "whoever is open has an end"
             assert (request.phase is Phase.WAITING) == (request.request_id in lined)
         computing = Counter(one.instance for one in book._requests.values() if one.local)
         assert computing == book.local, "places of prompts that decodes compute"

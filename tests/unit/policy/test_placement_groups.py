@@ -71,6 +71,5 @@ def test_groups_that_come_and_go_leave_nothing_behind() -> None:
         view.see(map_of(group(f"g{number}", "p1", "d1"), version=number), 0.1)
         for name in ("p1", "d1"):
             view.see(status(name, group=f"g{number}"), 0.1)
-    assert len(view.candidates._pools) < 10
-    assert len(view.candidates._members) < 3
+    assert len(view.candidates._scenarios["chat"].groups) < 3
     assert len(view.candidates.ring("chat")._points) < 10

@@ -107,4 +107,4 @@ def test_what_is_gone_is_forgotten() -> None:
         view.see(status(f"p{number}"), 0.0)
         view.see(status(f"p{number - 1}", state=State.STOPPED), 0.0)
     assert len(view._workers) <= 3
-    assert len(view.candidates._pools["chat", Role.PREFILL, ""]) == 1
+    assert len(view.candidates._scenarios["chat"].prefills) == 1
