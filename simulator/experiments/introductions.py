@@ -66,7 +66,8 @@ reaches the decode; 3,589 when by the load that is predicted for that moment (al
 P/D-Serve serves on tens of thousands of devices. The deciders must not look at the whole fleet for each request:
 what a request costs must not depend on how many instances there are.""",
     "million": """
-The same fleet, and a million requests.""",
+The same fleet, and a million requests: 500 seconds of one core's time where an idle Python adds ten million numbers in
+1.1 seconds.""",
     "validation": """
 What the simulator says is worth what it shares with the cluster. The same trace through the services with the sim
 engine on one machine, and through the simulator with a profile of that engine.""",
