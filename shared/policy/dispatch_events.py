@@ -4,6 +4,7 @@
 after a rejection, so that a late answer can never be taken for another worker's.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from typing import Final
@@ -188,7 +189,8 @@ class Refuse(Struct, frozen=True):
 Action = Offer | Withdraw | Refuse
 
 
-class DispatchRules(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class DispatchRules:
     """Bounds of the dispatcher."""
 
     max_waiting: int = 1000  # new requests waiting for a slot, per scenario
