@@ -1,8 +1,8 @@
 """The simulator's time: what happens next happens now. Equal moments keep the order in which they were set.
 
 A calendar: one heap of what comes within this slot of time, and a list for each later slot, which becomes the heap when
-its time has come. So an event costs the same whether ten or a hundred thousand are set, as one heap of them all does
-not: its upper entries would be fetched from all over the memory at every event.
+its time has come. One heap of a hundred thousand events would cost more with each of them, most of it for fetching its
+entries from all over the memory.
 """
 
 from collections.abc import Callable

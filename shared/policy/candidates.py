@@ -5,6 +5,7 @@ that it is shown. A prefill is a candidate in an open group that has a decode, o
 decode is one for the prefills of its group as long as it is a member, and for the scenario while its group is open.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 
 from shared.messages import Group, GroupPhase, Role, ScenarioMap
@@ -35,7 +36,7 @@ class ScenarioPools:
 
     def __init__(self) -> None:
         self.told: Mapping[str, Group] = {}  # by the newest map
-        self.groups: dict[str, GroupPools] = {}
+        self.groups: defaultdict[str, GroupPools] = defaultdict(GroupPools)
         self.prefills = Pool()
         self.decodes = Pool()
         self.ring = Ring()  # of its prefills
@@ -52,7 +53,7 @@ class Candidates:
     """Each worker stands in the pool of its scenario and role, and in that of its group."""
 
     def __init__(self) -> None:
-        self._scenarios: dict[str, ScenarioPools] = {}
+        self._scenarios: defaultdict[str, ScenarioPools] = defaultdict(ScenarioPools)
 
     def best(self, scenario: str, role: Role, group: str, exclude: Collection[str]) -> str | None:
         """The first that has room; cheap at any fleet size."""
@@ -91,19 +92,19 @@ class Candidates:
 
     def ring(self, scenario: str) -> Ring:
         """Every observer's order of a scenario's prefills for a key."""
-        return self._of(scenario).ring
+        return self._scenarios[scenario].ring
 
     def members(self, scenario: str) -> list[Worker]:
         """Every member of a scenario's groups, in the same order each time."""
-        groups = [pools.members for pools in self._of(scenario).groups.values()]
+        groups = [pools.members for pools in self._scenarios[scenario].groups.values()]
         return [members[instance] for members in groups for instance in sorted(members)]
 
     def know(self, message: ScenarioMap) -> None:
         """Take in what a map says of its groups; `join` and `leave` follow for their members."""
-        pools = self._of(message.scenario)
+        pools = self._scenarios[message.scenario]
         pools.told = {group.name: group for group in message.groups}
         for name, group in pools.told.items():
-            pools.groups.setdefault(name, GroupPools()).open = group.phase is GroupPhase.OPEN
+            pools.groups[name].open = group.phase is GroupPhase.OPEN
         for name in pools.groups.keys() - pools.told.keys():
             pools.groups[name].open = False
             if not len(pools.groups[name]):
@@ -111,7 +112,7 @@ class Candidates:
 
     def join(self, worker: Worker) -> None:
         """Note that the map lists it; `place` follows."""
-        pools = self._of(worker.scenario)
+        pools = self._scenarios[worker.scenario]
         pools.groups[worker.group].members[worker.instance] = worker
         if worker.role is Role.PREFILL:
             pools.ring.add(worker.instance)
@@ -145,9 +146,6 @@ class Candidates:
             for member in group.members.values():
                 if member.role is Role.PREFILL:
                     self.place(member)
-
-    def _of(self, scenario: str) -> ScenarioPools:
-        return self._scenarios.setdefault(scenario, ScenarioPools())
 
     def _pool(self, scenario: str, role: Role, group: str) -> Pool | None:
         pools = self._scenarios.get(scenario)

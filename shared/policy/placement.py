@@ -7,7 +7,6 @@ epoch not older than the map's; see `candidates` for what its group must be like
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Final
 
 from shared.messages import Epoch, Member, Role, ScenarioMap, State, Status
 from shared.policy.candidates import Candidates
@@ -16,15 +15,10 @@ from shared.policy.hearing import ROUNDING_S, Hearing
 from shared.policy.pool import Standing
 from shared.policy.probing import Presence, Probing
 from shared.policy.recent import Recent
-from shared.policy.view_rules import Lost, ViewRules
+from shared.policy.view_rules import EPOCHS_REMEMBERED, NEVER, Lost, ViewRules
 from shared.policy.worker import Worker, tie_of
 
 __all__ = ["FleetView", "Lost", "ViewRules"]
-
-EPOCHS_REMEMBERED: Final = 65_536
-"""Instances whose highest epoch is kept after they are gone, so that a zombie stays refused."""
-NEVER: Final[Epoch] = (0, 0)
-"""Of one that nobody has heard of by its epoch: any is newer."""
 
 
 class FleetView:
@@ -176,8 +170,7 @@ class FleetView:
     def settled(self, instance: str) -> None:
         """Note that an accepted stream has left the instance (handed off, ended, failed)."""
         if worker := self._workers.get(instance):
-            before = worker.streams
-            worker.open = max(0, worker.open - 1)
+            before, worker.open = worker.streams, max(0, worker.open - 1)
             if worker.streams != before:
                 self.candidates.place(worker)
 
@@ -297,8 +290,6 @@ class FleetView:
         self._penalties.drop(worker.instance)
 
     def _take_lost(self) -> list[Lost]:
-        if not self._lost:
-            return []
         lost, self._lost = self._lost, []
         return lost
 

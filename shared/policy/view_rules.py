@@ -1,9 +1,15 @@
 """How an observer judges silence, and what it says of those that are lost."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from shared.messages import Epoch
 from shared.policy.probing import ProbeRules
+
+EPOCHS_REMEMBERED: Final = 65_536
+"""Instances whose highest epoch is kept after they are gone, so that a zombie stays refused."""
+NEVER: Final[Epoch] = (0, 0)
+"""Of one that nobody has heard of by its epoch: any is newer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class Bus:
     def say(self, hear: Callable[..., None], *what: object) -> None:
         """Tell one."""
         self.said += 1
-        self.clock.at(self.clock.now + self.message_s, hear, *what)
+        self.clock.after(self.message_s, hear, *what)
 
     def listen(self, hear: Hear) -> None:
         """Hear every status and map: a gateway, a monitor."""

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import msgspec
 
+from simulator.engine.timing import Timing
+
 Coefficient = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
 Large = Annotated[float, msgspec.Meta(ge=0.0, le=1e18)]
 Signed = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
@@ -20,17 +22,9 @@ LEAST_S = 1e-6
 
 
 class Form(msgspec.Struct, frozen=True, tag_field="form", forbid_unknown_fields=True):
-    """What all have in common."""
+    """What all have in common. Each is a Timing."""
 
-    def prefill_s(self, new: int, cached: int) -> float:
-        """See Timing."""
-        raise NotImplementedError
-
-    def step_s(self, batch: int, context: float) -> float:
-        """See Timing."""
-        raise NotImplementedError
-
-    def mixed_s(self, new: int, behind: int, batch: int, context: float) -> float:
+    def mixed_s(self: Timing, new: int, behind: int, batch: int, context: float) -> float:
         """See Timing: max(prompt's part, a step of nothing) + what the batch adds to such a step."""
         nothing = self.step_s(0, 0.0)
         return max(self.prefill_s(new, behind), nothing) + max(0.0, self.step_s(batch, context) - nothing)
