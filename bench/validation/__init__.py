@@ -1,13 +1,14 @@
 """The simulator against a real cluster: the same requests through both, on this machine.
 
-`python -m bench validation` serves each load of `simulator.validation.loads` with real processes, keeps the times in
-`simulator/validation/recorded.json`, and shows how far the simulator is off. What a message costs here is measured on
-another load than those compared: one request at a time. It takes about six minutes, and wants an idle machine.
+`python -m bench validation` serves each load of `simulator.validation.loads` with real processes, `TAKES` times, keeps
+the times in `simulator/validation/recorded.json`, and shows how far the simulator is off. What a message costs here is
+measured on another load than those compared: one request at a time. It takes twenty minutes, and wants an idle machine.
 """
 
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,73 +16,52 @@ import msgspec
 
 from bench.place import place
 from bench.table import Row
-from bench.validation.replay import Replayed, replay
+from bench.validation.replay import replay
 from simulator.measures.distribution import Distribution
-from simulator.validation import served
-from simulator.validation.loads import CALIBRATION, LOADS, Load
-from simulator.validation.served import Served, fleet, simulated
+from simulator.validation import record
+from simulator.validation.loads import CALIBRATION, LOADS
+from simulator.validation.record import Costs, costs, kept
+from simulator.validation.served import Served, Take
+from simulator.validation.simulated import simulated
 
-FILE: Final = Path(served.__file__).parent / "recorded.json"
+FILE: Final = Path(record.__file__).parent / "recorded.json"
+TAKES: Final = 3
+"""Runs of each load: how they differ tells how near one can come."""
 
 
 def rows() -> list[Row]:
     """Record every load anew, and compare."""
-    runs = {}
-    for load in (CALIBRATION, *LOADS):
-        runs[load.name] = asyncio.run(replay(load))
-        print(f"  {load.name}: {_figures(runs[load.name])}", flush=True)
-    record = recording(runs)
-    FILE.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=0) + b"\n")
-    return compared(record)
+    runs: dict[str, list[Take]] = {load.name: [] for load in (CALIBRATION, *LOADS)}
+    for take in range(TAKES):  # all loads, then all again: what the machine does meanwhile is shared
+        for load in (CALIBRATION, *LOADS):
+            runs[load.name].append(asyncio.run(replay(load)))
+            print(f"  {take + 1} of {TAKES}, {load.name}: {_figures(runs[load.name][-1])}", flush=True)
+    found = recording(runs)
+    FILE.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=0) + b"\n")
+    return compared(found)
 
 
-def recording(runs: dict[str, Replayed]) -> dict[str, Any]:
+def recording(runs: dict[str, list[Take]]) -> dict[str, Any]:
     """What is kept of the runs."""
     return {
         "where": place(),
-        "message_s": message_s(runs[CALIBRATION.name].answers),
-        "runs": {load.name: _run(load, runs[load.name]) for load in (CALIBRATION, *LOADS)},
+        "costs": asdict(costs(runs[CALIBRATION.name])),
+        "runs": {load.name: kept(load, runs[load.name]) for load in (CALIBRATION, *LOADS)},
     }
 
 
-def message_s(answers: list[served.Answer]) -> float:
-    """Half of what a first token takes beyond its computing: an offer there, a token back. Of requests that are alone.
-
-    The client's and the gateway's HTTP are in it, and timers that fire late.
-    """
-    timing = CALIBRATION.options["prefill_ms"]
-    tokens = CALIBRATION.arrivals()[0].input_tokens
-    computing_ms = sum(term * tokens**power for term, power in zip(timing, (2, 1, 0), strict=True))
-    ttft_ms = Distribution(one.ttft_ms for one in answers if one.ttft_ms is not None)
-    return round(max(0.0, ttft_ms.percentile(50.0) - computing_ms) / 2000, 6)
-
-
-def _run(load: Load, run: Replayed) -> dict[str, Any]:
-    late = Distribution(run.late_ms)
-    answers = [[None if ms is None else round(ms, 1) for ms in _times(one)] for one in run.answers]
-    return {
-        "options": load.options,
-        "fleet": fleet(load),
-        "client_late_ms": {f"p{p:g}": round(late.percentile(p), 1) for p in (50.0, 99.0, 100.0)},
-        "answers": answers,
-    }
-
-
-def _times(one: served.Answer) -> tuple[float | None, ...]:
-    return one.ttft_ms, one.tpot_ms, one.e2e_ms
-
-
-def compared(record: dict[str, Any]) -> list[Row]:
+def compared(found: dict[str, Any]) -> list[Row]:
     """Simulated against real."""
-    found = []
+    shown = []
     for load in LOADS:
-        ours, real = simulated(load, record["message_s"]), served.real(record, load)
-        found += [Row(f"{load.name}: {name}", of(ours), unit, "real", of(real)) for name, unit, of in _SHOWN]
-    return found
+        takes = record.takes(found, load)
+        ours, real = simulated(load, Costs(**found["costs"]), takes), Served.of(takes, load)
+        shown += [Row(f"{load.name}: {name}", of(ours), unit, "real", of(real)) for name, unit, of in _SHOWN]
+    return shown
 
 
 _SHOWN: Final[tuple[tuple[str, str, Callable[[Served], float]], ...]] = (
-    ("requests that ended well", "requests", lambda run: run.good),
+    ("requests that ended well", "% of all", lambda run: 100 * run.good),
     ("throughput", "tokens/s", lambda run: run.tokens_s),
     ("TTFT, mean", "ms", lambda run: run.ttft_ms.mean),
     ("TTFT, p50", "ms", lambda run: run.ttft_ms.percentile(50.0)),
@@ -92,7 +72,7 @@ _SHOWN: Final[tuple[tuple[str, str, Callable[[Served], float]], ...]] = (
 )
 
 
-def _figures(run: Replayed) -> str:
-    late = Distribution(run.late_ms).percentile(99.0)
-    good = sum(one.ok for one in run.answers)
-    return f"{good} of {len(run.answers)} ended well, sent {late:.1f} ms late at p99, load {os.getloadavg()[0]:.1f}"
+def _figures(take: Take) -> str:
+    late = Distribution(one.late_ms for one in take).percentile(99.0)
+    good = sum(one.ok for one in take)
+    return f"{good} of {len(take)} ended well, sent {late:.1f} ms late at p99, load {os.getloadavg()[0]:.1f}"

@@ -10,14 +10,13 @@ import random
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 
-from simulator.validation.loads import BLOCK, Load
+from simulator.validation.loads import BLOCK, WARM_S, WARM_UP, Load
 from simulator.validation.served import Answer
 from simulator.workload.arrival import Arrival
 from tests.faults.cluster import cluster
@@ -38,48 +37,42 @@ mode = "fixed"
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """A real run."""
-
-    answers: list[Answer]
-    late_ms: list[float]  # how much later than due each request was sent
-
-
-async def replay(load: Load) -> Replayed:
-    """Start the load's fleet, send each request at its time, and end when all have."""
+async def replay(load: Load) -> list[Answer]:
+    """Start the load's fleet, warm it up, send each request at its time, and end when all have."""
     toml = TOML.format(slots=load.prefill_slots, queue_s=load.queue_s)
     with tempfile.TemporaryDirectory() as folder:
         async with cluster(
             Path(folder), prefills=load.prefills, decodes=load.decodes, options=dict(load.options), toml=toml
         ) as started:
             await asyncio.sleep(REST_S)
-            return await _sent(f"{started.url()}/v1/completions", load.arrivals())
+            return await _sent(f"{started.url()}/v1/completions", [*WARM_UP, *load.arrivals()])
 
 
-async def _sent(url: str, arrivals: list[Arrival]) -> Replayed:
+async def _sent(url: str, arrivals: list[Arrival]) -> list[Answer]:
+    """What those after the warm-up got."""
     bodies = [_body(one, number) for number, one in enumerate(arrivals)]
     timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
     gc.disable()
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
             start = time.monotonic() + 0.5
+            times = [start + one.at + (WARM_S if place >= len(WARM_UP) else 0.0) for place, one in enumerate(arrivals)]
             work = [
-                asyncio.ensure_future(_one(session, url, body, start + one.at))
-                for one, body in zip(arrivals, bodies, strict=True)
+                asyncio.ensure_future(_one(session, url, body, due)) for due, body in zip(times, bodies, strict=True)
             ]
             done = await asyncio.gather(*work)
     finally:
         gc.enable()
-    return Replayed([answer for answer, _ in done], [late for _, late in done])
+    return done[len(WARM_UP) :]
 
 
-async def _one(session: aiohttp.ClientSession, url: str, body: bytes, due: float) -> tuple[Answer, float]:
-    """Send one and read it to its end; times count from when it was due."""
+async def _one(session: aiohttp.ClientSession, url: str, body: bytes, due: float) -> Answer:
+    """Send one and read it to its end."""
     await asyncio.sleep(max(0.0, due - time.monotonic()))
-    late_ms = (time.monotonic() - due) * 1000
+    sent = time.monotonic()
+    late_ms = (sent - due) * 1000
     first: float | None = None
-    last, tail, status = due, b"", 0
+    last, tail, status = sent, b"", 0
     try:
         async with session.post(url, data=body, headers={"content-type": "application/json"}) as answer:
             status = answer.status
@@ -90,11 +83,11 @@ async def _one(session: aiohttp.ClientSession, url: str, body: bytes, due: float
                 tail = (tail + chunk)[-400:]
     except (aiohttp.ClientError, OSError) as error:
         tail = repr(error).encode()
-    ended = time.monotonic()
+    e2e_ms = (time.monotonic() - sent) * 1000
     if first is None or status != HTTPStatus.OK or b"[DONE]" not in tail or b'"error"' in tail:
-        return Answer(None, None, (ended - due) * 1000), late_ms
+        return Answer(late_ms, None, None, e2e_ms)
     tokens = int(json.loads(body)["max_tokens"])
-    return Answer((first - due) * 1000, (last - first) * 1000 / (tokens - 1), (ended - due) * 1000), late_ms
+    return Answer(late_ms, (first - sent) * 1000, (last - first) * 1000 / (tokens - 1), e2e_ms)
 
 
 def _body(arrival: Arrival, number: int) -> bytes:

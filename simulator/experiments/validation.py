@@ -2,7 +2,8 @@
 
 The real side is gateway, prefills, decodes, monitor, NATS and Redis with the sim engine, whose computing takes the time
 that its options say; so what is validated is everything but the profile: forwarding, slots, hand-offs, batches, queues.
-`python -m bench validation` records anew. Loads that are cut from a trace are left out where there are no traces.
+Each load ran several times, and all its runs are taken together: no run is nearer to another than chance allows, which
+is told, too. `python -m bench validation` records anew. Loads cut from a trace are left out where there are no traces.
 """
 
 from typing import Any, Final
@@ -10,7 +11,9 @@ from typing import Any, Final
 from simulator.experiments.findings import Cell, Findings, Table
 from simulator.measures.distribution import Distribution
 from simulator.validation.loads import LOADS, Load, NoTraces
-from simulator.validation.served import Apart, Served, apart, percentiles, real, recorded, simulated
+from simulator.validation.record import Costs, recorded, takes
+from simulator.validation.served import Apart, Served, Take, apart, percentiles
+from simulator.validation.simulated import simulated
 
 NAME = "validation"
 TITLE = "Simulated and real"
@@ -21,30 +24,40 @@ HEAD: Final = ("load", "requests", "figure", "real", "simulated", "apart, %")
 def run(seed: int) -> Findings:  # noqa: ARG001  the runs are recorded
     """Each load, both ways."""
     record = recorded()
+    costs = Costs(**record["costs"])
     rows: list[tuple[Cell, ...]] = []
     lines: dict[str, list[dict[str, Any]]] = {"ttft": [], "tpot": []}
-    shares: dict[str, Apart] = {}
+    shares: list[Apart] = []
+    chance: list[Apart] = []
     absent: list[str] = []
     close: list[bool] = []  # of every percentile of every load
     for load in LOADS:
         try:
-            there, ours = real(record, load), simulated(load, record["message_s"])
+            runs = takes(record, load)
+            there, ours = Served.of(runs, load), simulated(load, costs, runs)
         except NoTraces:
             absent.append(load.name)
             continue
-        shares[load.name] = apart(ours, there)
+        shares.append(apart(ours, there))
+        chance += _chance(load, runs)
         close += [*_close(ours.ttft_ms, there.ttft_ms), *_close(ours.tpot_ms, there.tpot_ms)]
         rows += _rows(load, there, ours)
         for said, one, dashed in (("real", there, False), ("simulated", ours, True)):
             for name, of in (("ttft", one.ttft_ms), ("tpot", one.tpot_ms)):
                 lines[name].append({"name": f"{load.name}, {said}", "points": percentiles(of), "dashed": dashed})
     charts = {name: _chart(name.upper(), of) for name, of in lines.items()}
-    return Findings(Table(HEAD, tuple(rows)), charts, _says(shares, close, absent))
+    return Findings(Table(HEAD, tuple(rows)), charts, _says(shares, chance, close, absent))
+
+
+def _chance(load: Load, runs: list[Take]) -> list[Apart]:
+    """Each real run against the other ones together: what differs though nothing but chance does."""
+    others = [Served.of([*runs[:place], *runs[place + 1 :]], load) for place in range(len(runs))]
+    return [apart(Served.of([one], load), rest) for one, rest in zip(runs, others, strict=True)]
 
 
 def _rows(load: Load, there: Served, ours: Served) -> list[tuple[Cell, ...]]:
     figures: list[tuple[str, float, float]] = [
-        ("ended well", there.good, ours.good),
+        ("ended well, %", 100 * there.good, 100 * ours.good),
         ("tokens/s", there.tokens_s, ours.tokens_s),
         ("TTFT mean, ms", there.ttft_ms.mean, ours.ttft_ms.mean),
         ("TPOT mean, ms", there.tpot_ms.mean, ours.tpot_ms.mean),
@@ -70,14 +83,15 @@ def _close(ours: Distribution, there: Distribution) -> list[bool]:
     return [abs(one / other - 1) <= CLOSE for (_, one), (_, other) in pairs]
 
 
-def _says(shares: dict[str, Apart], close: list[bool], absent: list[str]) -> str:
-    def most(of: str) -> str:
-        return f"{100 * max((abs(getattr(one, of)) for one in shares.values()), default=0.0):.1f} %"
+def _says(shares: list[Apart], chance: list[Apart], close: list[bool], absent: list[str]) -> str:
+    def most(of: str, among: list[Apart]) -> str:
+        return f"{100 * max((abs(getattr(one, of)) for one in among), default=0.0):.1f} %"
 
     left = f" Left out for want of traces: {', '.join(absent)}." if absent else ""
     return (
-        f"Over {len(shares)} loads the simulated throughput is off by {most('tokens_s')} at most, the mean TTFT by "
-        f"{most('ttft_mean')}, the mean TPOT by {most('tpot_mean')}. {sum(close)} of {len(close)} percentiles "
-        f"(10 to 99) are within {100 * CLOSE:.0f} %; those that are off most are off by {most('ttft')} "
-        f"(TTFT) and {most('tpot')} (TPOT).{left}"
+        f"Over {len(shares)} loads the simulated throughput is off by {most('tokens_s', shares)} at most, the mean TTFT "
+        f"by {most('ttft_mean', shares)}, the mean TPOT by {most('tpot_mean', shares)}. {sum(close)} of {len(close)} "
+        f"percentiles (10 to 99) are within {100 * CLOSE:.0f} %; those that are off most are off by "
+        f"{most('ttft', shares)} (TTFT) and {most('tpot', shares)} (TPOT). A real run differs from the other real ones "
+        f"by up to {most('ttft', chance)} and {most('tpot', chance)} there.{left}"
     )

@@ -21,6 +21,10 @@ BEGIN_S: Final = 2400.0
 """Of the Azure trace: its last twenty minutes, on which nothing was tuned."""
 BLOCK: Final = 16
 """Tokens that one block of 512 is shrunk to."""
+WARM_UP: Final = tuple(Arrival(2.0 * burst, 200, 4) for burst in range(3) for _ in range(12))
+"""Requests before a load, not counted: in bursts, so that every worker has some. What runs for the first time is late."""
+WARM_S: Final = 8.0
+"""From the first of them to the load's begin."""
 OPTIONS: Final[dict[str, Any]] = {
     "prefill_ms": [0, 0.2, 20],
     "prefill_batch": 1,

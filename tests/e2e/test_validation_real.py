@@ -5,7 +5,9 @@ import pytest
 from bench.validation.replay import prompt, replay
 from simulator.engine.kept import of_sim
 from simulator.validation.loads import Load
-from simulator.validation.served import Served, simulated
+from simulator.validation.record import Costs
+from simulator.validation.served import Served
+from simulator.validation.simulated import PHASES, simulated
 from simulator.workload.arrival import Arrival
 from simulator.workload.synthetic import fixed, poisson, workload
 
@@ -20,11 +22,11 @@ def _arrivals() -> list[Arrival]:
 @pytest.mark.long
 async def test_a_real_cluster_and_the_simulated_one_serve_the_same_requests() -> None:
     load = Load("short", "A few seconds", _arrivals, 1, 1)
-    run = await replay(load)
-    there, ours = Served.of(run.answers, load), simulated(load, 0.001)
+    take = await replay(load)
+    there, ours = Served.of([take], load), simulated(load, Costs(0.001, 0.001), [take])
     timing = of_sim(load.options).timing
-    assert there.good == ours.good == len(_arrivals())
-    assert there.tokens == ours.tokens
+    assert there.good == ours.good == 1.0
+    assert ours.tokens == PHASES * there.tokens
     for arrival, answer in zip(_arrivals(), there.answers, strict=True):
         assert (answer.ttft_ms or 0.0) >= 1000 * timing.prefill_s(arrival.input_tokens, 0)
         assert (answer.tpot_ms or 0.0) >= 0.5 * 1000 * timing.step_s(1, 0.0)
