@@ -17,6 +17,8 @@ from simulator.workload.synthetic import lognormal, poisson, workload
 
 CONV: Final = "azure-llm-2023/AzureLLMInferenceTrace_conv.csv"
 SYNTHETIC: Final = "mooncake-fast25/synthetic_trace.jsonl"
+LENGTHS: Final = (400, 3600)
+"""Tokens of the prompts by which costs are calibrated."""
 BEGIN_S: Final = 2400.0
 """Of the Azure trace: its last twenty minutes, on which nothing was tuned."""
 BLOCK: Final = 16
@@ -94,8 +96,8 @@ def _drawn(rate: float, seconds: float, seed: int) -> list[Arrival]:
 
 
 def _alone() -> list[Arrival]:
-    """One after another, so that none meets another."""
-    return [Arrival(1.5 * place, 400, 8) for place in range(16)]
+    """One after another, so that none meets another: as many with short prompts as with long ones."""
+    return [Arrival(2.5 * place, LENGTHS[place % 2], 8) for place in range(24)]
 
 
 CALIBRATION: Final = Load("alone", "One request at a time", _alone, 1, 1)

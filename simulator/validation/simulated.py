@@ -14,6 +14,7 @@ from simulator.cluster.spec import FleetSpec, GroupSpec, ScenarioSpec
 from simulator.cluster.worker import Worker
 from simulator.engine.kept import of_sim
 from simulator.measures.outcome import Outcome
+from simulator.network.straight import Straight
 from simulator.validation.loads import WARM_S, WARM_UP, Load
 from simulator.validation.record import Costs
 from simulator.validation.served import Answer, Served, Take
@@ -62,7 +63,7 @@ def _simulated(load: Load, costs: Costs, late_ms: Sequence[float], phase: float)
     def record(outcome: Outcome) -> None:
         outcomes[id(outcome.arrival)] = outcome
 
-    simulation = _Named(spec, record, gateway=_NamedGateway)
+    simulation = _Named(spec, record, lambda clock: Straight(clock, costs.kv_bytes_s, 0.0), _NamedGateway)
     simulation.feed(sorted([*WARM_UP, *sent], key=_at))
     simulation.run()
     edge_ms = 1000 * costs.edge_s

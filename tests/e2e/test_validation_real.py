@@ -23,7 +23,7 @@ def _arrivals() -> list[Arrival]:
 async def test_a_real_cluster_and_the_simulated_one_serve_the_same_requests() -> None:
     load = Load("short", "A few seconds", _arrivals, 1, 1)
     take = await replay(load)
-    there, ours = Served.of([take], load), simulated(load, Costs(0.001, 0.001), [take])
+    there, ours = Served.of([take], load), simulated(load, Costs(0.001, 0.001, 1e9), [take])
     timing = of_sim(load.options).timing
     assert there.good == ours.good == 1.0
     assert ours.tokens == PHASES * there.tokens

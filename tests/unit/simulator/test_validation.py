@@ -10,7 +10,7 @@ from simulator.validation.simulated import PHASES, simulated
 
 CLOSE = 0.05
 """How far the simulator may be from what was recorded: throughput, means, and every percentile."""
-QUICK = Costs(0.001, 0.0)
+QUICK = Costs(0.001, 0.0, 1e9)
 
 
 @pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
@@ -33,20 +33,23 @@ def test_a_run_that_is_itself_is_not_apart() -> None:
     assert found.most == 0.0
 
 
-def test_a_request_alone_takes_its_prompt_two_messages_the_edge_and_its_steps() -> None:
-    run = simulated(CALIBRATION, Costs(0.002, 0.003))
+def test_a_request_alone_takes_its_prompt_two_messages_the_edge_its_kv_and_its_steps() -> None:
+    run = simulated(CALIBRATION, Costs(0.002, 0.003, 64e6))
     assert len(run.answers) == PHASES * len(CALIBRATION.arrivals())
-    for one in run.answers:
-        assert one.ttft_ms == pytest.approx(107.0, abs=0.1)
-        assert one.tpot_ms == pytest.approx(51.0 + 4.0 / 7, abs=0.1)  # a decode is asked, and answers
-        assert one.e2e_ms == pytest.approx(107.0 + 4.0 + 7 * 51.0, abs=0.1)
+    for one, tokens in zip(run.answers, PHASES * [one.input_tokens for one in CALIBRATION.arrivals()], strict=True):
+        ttft_ms, handing_ms = 27.0 + 0.2 * tokens, 4.0 + tokens / 1000  # a decode is asked, answers, and gets the KV
+        assert one.ttft_ms == pytest.approx(ttft_ms, abs=0.1)
+        assert one.tpot_ms == pytest.approx(51.0 + handing_ms / 7, abs=0.1)
+        assert one.e2e_ms == pytest.approx(ttft_ms + handing_ms + 7 * 51.0, abs=0.1)
 
 
 def test_costs_are_found_again_in_requests_that_were_alone() -> None:
-    put_in = Costs(0.0025, 0.0015)
-    found = costs([simulated(CALIBRATION, put_in).answers])
+    put_in = Costs(0.0025, 0.0015, 32e6)
+    take = simulated(CALIBRATION, put_in).answers[: len(CALIBRATION.arrivals())]
+    found = costs([take, take])
     assert found.message_s == pytest.approx(put_in.message_s, abs=1e-4)
     assert found.edge_s == pytest.approx(put_in.edge_s, abs=2e-4)
+    assert found.kv_bytes_s == pytest.approx(put_in.kv_bytes_s, rel=0.01)
 
 
 def test_a_request_that_was_sent_late_is_simulated_late() -> None:
