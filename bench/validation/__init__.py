@@ -2,7 +2,7 @@
 
 `python -m bench validation` serves each load of `simulator.validation.loads` with real processes, `TAKES` times, keeps
 the times in `simulator/validation/recorded.json`, and shows how far the simulator is off. What a message costs here is
-measured on another load than those compared: one request at a time. It takes twenty minutes, and wants an idle machine.
+measured on another load than those compared. It takes twenty-five minutes, and wants an idle machine.
 """
 
 import asyncio
@@ -19,8 +19,9 @@ from bench.table import Row
 from bench.validation.replay import replay
 from simulator.measures.distribution import Distribution
 from simulator.validation import record
+from simulator.validation.calibration import costs
 from simulator.validation.loads import CALIBRATION, LOADS
-from simulator.validation.record import Costs, costs, kept
+from simulator.validation.record import Costs, kept
 from simulator.validation.served import Served, Take
 from simulator.validation.simulated import simulated
 

@@ -69,8 +69,9 @@ what a request costs must not depend on how many instances there are.""",
 The same fleet, and a million requests: 500 seconds of one core's time where an idle Python adds ten million numbers in
 1.1 seconds.""",
     "validation": """
-What the simulator says is worth what it shares with the cluster. The same trace through the services with the sim
-engine on one machine, and through the simulator with a profile of that engine.""",
+What the simulator says is worth what it shares with the cluster. The same requests through the services with the sim
+engine on one machine, three times, and through the simulator with a profile of that engine. What a message, the client
+and a byte of KV cost there is fitted to another load.""",
     "prefixes": """
 Mooncake's traces name the blocks of each prompt. With a cache without bounds 36.6 % of the blocks of its
 conversations and 64.0 % of the synthetic ones are found again; with a bounded one that forgets the least recently

@@ -6,10 +6,11 @@ Each load ran several times, and all its runs are taken together: no run is near
 is told, too. `python -m bench validation` records anew. Loads cut from a trace are left out where there are no traces.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from simulator.experiments.findings import Cell, Findings, Table
-from simulator.measures.distribution import Distribution
+from simulator.measures.distribution import TENTHS, Distribution
 from simulator.validation.loads import LOADS, Load, NoTraces
 from simulator.validation.record import Costs, recorded, takes
 from simulator.validation.served import Apart, Served, Take, apart, percentiles
@@ -18,6 +19,10 @@ from simulator.validation.simulated import simulated
 NAME = "validation"
 TITLE = "Simulated and real"
 CLOSE: Final = 0.05
+TIMES: Final[tuple[tuple[str, Callable[[Served], Distribution]], ...]] = (
+    ("TTFT", lambda run: run.ttft_ms),
+    ("TPOT", lambda run: run.tpot_ms),
+)
 HEAD: Final = ("load", "requests", "figure", "real", "simulated", "apart, %")
 
 
@@ -26,11 +31,11 @@ def run(seed: int) -> Findings:  # noqa: ARG001  the runs are recorded
     record = recorded()
     costs = Costs(**record["costs"])
     rows: list[tuple[Cell, ...]] = []
-    lines: dict[str, list[dict[str, Any]]] = {"ttft": [], "tpot": []}
+    lines: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in TIMES}
     shares: list[Apart] = []
     chance: list[Apart] = []
     absent: list[str] = []
-    close: list[bool] = []  # of every percentile of every load
+    off: list[str] = []
     for load in LOADS:
         try:
             runs = takes(record, load)
@@ -40,13 +45,14 @@ def run(seed: int) -> Findings:  # noqa: ARG001  the runs are recorded
             continue
         shares.append(apart(ours, there))
         chance += _chance(load, runs)
-        close += [*_close(ours.ttft_ms, there.ttft_ms), *_close(ours.tpot_ms, there.tpot_ms)]
+        off += _off(load, there, ours)
         rows += _rows(load, there, ours)
         for said, one, dashed in (("real", there, False), ("simulated", ours, True)):
-            for name, of in (("ttft", one.ttft_ms), ("tpot", one.tpot_ms)):
-                lines[name].append({"name": f"{load.name}, {said}", "points": percentiles(of), "dashed": dashed})
-    charts = {name: _chart(name.upper(), of) for name, of in lines.items()}
-    return Findings(Table(HEAD, tuple(rows)), charts, _says(shares, chance, close, absent))
+            for name, of in TIMES:
+                points = percentiles(of(one))
+                lines[name].append({"name": f"{load.name}, {said}", "points": points, "dashed": dashed})
+    charts = {name.lower(): _chart(name, of) for name, of in lines.items()}
+    return Findings(Table(HEAD, tuple(rows)), charts, _says(shares, chance, off, absent))
 
 
 def _chance(load: Load, runs: list[Take]) -> list[Apart]:
@@ -78,20 +84,27 @@ def _chart(what: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _close(ours: Distribution, there: Distribution) -> list[bool]:
-    pairs = zip(percentiles(ours), percentiles(there), strict=True)
-    return [abs(one / other - 1) <= CLOSE for (_, one), (_, other) in pairs]
+def _off(load: Load, there: Served, ours: Served) -> list[str]:
+    """Each percentile that is not close."""
+    found = []
+    for name, of in TIMES:
+        for (p, one), (_, other) in zip(percentiles(of(ours)), percentiles(of(there)), strict=True):
+            if abs(one / other - 1) > CLOSE:
+                found.append(f"{load.name} {name} p{p:g} by {100 * (one / other - 1):+.1f} %")
+    return found
 
 
-def _says(shares: list[Apart], chance: list[Apart], close: list[bool], absent: list[str]) -> str:
-    def most(of: str, among: list[Apart]) -> str:
+def _says(shares: list[Apart], chance: list[Apart], off: list[str], absent: list[str]) -> str:
+    def most(of: str, among: list[Apart] = shares) -> str:
         return f"{100 * max((abs(getattr(one, of)) for one in among), default=0.0):.1f} %"
 
+    number = len(shares) * len(TIMES) * len(TENTHS)
+    names = f" (not {', '.join(off)})" if off else ""
     left = f" Left out for want of traces: {', '.join(absent)}." if absent else ""
     return (
-        f"Over {len(shares)} loads the simulated throughput is off by {most('tokens_s', shares)} at most, the mean TTFT "
-        f"by {most('ttft_mean', shares)}, the mean TPOT by {most('tpot_mean', shares)}. {sum(close)} of {len(close)} "
-        f"percentiles (10 to 99) are within {100 * CLOSE:.0f} %; those that are off most are off by "
-        f"{most('ttft', shares)} (TTFT) and {most('tpot', shares)} (TPOT). A real run differs from the other real ones "
-        f"by up to {most('ttft', chance)} and {most('tpot', chance)} there.{left}"
+        f"Over {len(shares)} loads the simulated throughput is off by {most('tokens_s')} at most, the mean TTFT by "
+        f"{most('ttft_mean')}, the mean TPOT by {most('tpot_mean')}. The area between the curves is {most('ttft')} of "
+        f"the mean (TTFT) and {most('tpot')} (TPOT) at most; between one real run and the other ones it is up to "
+        f"{most('ttft', chance)} and {most('tpot', chance)}. {number - len(off)} of {number} percentiles (10 to 99) "
+        f"are within {100 * CLOSE:.0f} %{names}.{left}"
     )

@@ -62,6 +62,25 @@ class Distribution:
             return 0.0 if len(self) == len(other) else float("inf")
         return max(_apart(self.percentile(p), other.percentile(p)) for p in TENTHS)
 
+    def area(self, other: "Distribution") -> float:
+        """Area between both curves of percentiles, as a share of the other's mean: Wasserstein's distance of order 1.
+
+        0 where they are alike; NaN where one of them has no value.
+        """
+        ours, theirs = self.ordered, other.ordered
+        n, m = len(ours), len(theirs)
+        if not n or not m:
+            return nan
+        i = j = at = 0  # in parts of n*m, so that no end of a step is missed for a rounding
+        total = 0.0
+        while i < n and j < m:
+            end = min((i + 1) * m, (j + 1) * n)
+            total += (end - at) * abs(ours[i] - theirs[j])
+            at = end
+            i += end == (i + 1) * m
+            j += end == (j + 1) * n
+        return total / (n * m) / other.mean
+
 
 def _apart(value: float, measured: float) -> float:
     if value == measured:

@@ -6,6 +6,7 @@ Traces are read where they are; a load that needs none is there always.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from math import ceil
 from typing import Any, Final
 
@@ -13,18 +14,18 @@ from simulator.workload.arrival import Arrival
 from simulator.workload.files import traces_folder
 from simulator.workload.mixing import within
 from simulator.workload.reading import MOONCAKE_BLOCK, read_trace
-from simulator.workload.synthetic import lognormal, poisson, workload
+from simulator.workload.synthetic import fixed, lognormal, poisson, workload
 
 CONV: Final = "azure-llm-2023/AzureLLMInferenceTrace_conv.csv"
 SYNTHETIC: Final = "mooncake-fast25/synthetic_trace.jsonl"
-LENGTHS: Final = (400, 3600)
+LENGTHS: Final = (200, 1600)
 """Tokens of the prompts by which costs are calibrated."""
 BEGIN_S: Final = 2400.0
 """Of the Azure trace: its last twenty minutes, on which nothing was tuned."""
 BLOCK: Final = 16
 """Tokens that one block of 512 is shrunk to."""
 WARM_UP: Final = tuple(Arrival(2.0 * burst, 200, 4) for burst in range(3) for _ in range(12))
-"""Requests before a load, not counted: in bursts, so that every worker has some. What runs for the first time is late."""
+"""Requests before a load, not counted, in bursts, so that each worker has some: what runs first is late."""
 WARM_S: Final = 8.0
 """From the first of them to the load's begin."""
 OPTIONS: Final[dict[str, Any]] = {
@@ -95,12 +96,15 @@ def _drawn(rate: float, seconds: float, seed: int) -> list[Arrival]:
     return [Arrival(one.at, one.input_tokens, max(2, one.output_tokens)) for one in drawn]
 
 
-def _alone() -> list[Arrival]:
-    """One after another, so that none meets another: as many with short prompts as with long ones."""
-    return [Arrival(2.5 * place, LENGTHS[place % 2], 8) for place in range(24)]
+def _busy() -> list[Arrival]:
+    """As many with short prompts as with long ones."""
+    return [
+        Arrival(one.at, tokens, 16)
+        for one, tokens in zip(workload(poisson(6.0, 60.0, seed=7), fixed(1, 1), seed=7), cycle(LENGTHS), strict=False)
+    ]
 
 
-CALIBRATION: Final = Load("alone", "One request at a time", _alone, 1, 1)
+CALIBRATION: Final = Load("busy", "Two lengths in turn", _busy, 2, 2)
 LOADS: Final = (
     Load("azure", "Azure conversations", _azure, 2, 2),
     Load(

@@ -82,13 +82,14 @@ class Apart:
     good: float  # of all requests, how many more or fewer ended well
     tokens_s: float
     ttft_mean: float
-    ttft: float  # the largest of all percentiles
+    ttft: float  # the area between the curves of all percentiles
     tpot_mean: float
     tpot: float
+    farthest: tuple[float, float]  # percentile (`TENTHS`) of TTFT, and of TPOT
 
     @property
     def most(self) -> float:
-        """The largest share."""
+        """The largest share, the farthest percentiles left out."""
         return max(map(abs, (self.tokens_s, self.ttft_mean, self.ttft, self.tpot_mean, self.tpot)))
 
 
@@ -102,9 +103,10 @@ def apart(ours: Served, real: Served) -> Apart:
         ours.good - real.good,
         share(lambda run: run.tokens_s),
         share(lambda run: run.ttft_ms.mean),
-        ours.ttft_ms.distance(real.ttft_ms),
+        ours.ttft_ms.area(real.ttft_ms),
         share(lambda run: run.tpot_ms.mean),
-        ours.tpot_ms.distance(real.tpot_ms),
+        ours.tpot_ms.area(real.tpot_ms),
+        (ours.ttft_ms.distance(real.ttft_ms), ours.tpot_ms.distance(real.tpot_ms)),
     )
 
 

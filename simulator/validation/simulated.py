@@ -63,7 +63,7 @@ def _simulated(load: Load, costs: Costs, late_ms: Sequence[float], phase: float)
     def record(outcome: Outcome) -> None:
         outcomes[id(outcome.arrival)] = outcome
 
-    simulation = _Named(spec, record, lambda clock: Straight(clock, costs.kv_bytes_s, 0.0), _NamedGateway)
+    simulation = _Named(spec, record, lambda clock: Straight(clock, costs.kv_bytes_s), _NamedGateway)
     simulation.feed(sorted([*WARM_UP, *sent], key=_at))
     simulation.run()
     edge_ms = 1000 * costs.edge_s

@@ -39,6 +39,16 @@ def test_a_distribution_that_grows_is_put_in_order_again() -> None:
     assert list(Distribution.of([values, Distribution([2.0])]).ordered) == [1.0, 2.0, 3.0]
 
 
+def test_the_area_between_two_distributions_is_a_share_of_the_mean() -> None:
+    one = Distribution((4.0, 1.0, 3.0, 2.0))
+    assert one.area(one) == 0.0
+    assert Distribution(1.1 * value for value in one.values).area(one) == pytest.approx(0.1)
+    assert Distribution((1.0, 2.0, 3.0, 8.0)).area(one) == pytest.approx(4.0 / 4 / 2.5)  # one of four is 4 farther
+    assert one.area(Distribution((0.0, 5.0))) == pytest.approx((1.0 + 2.0 + 2.0 + 1.0) / 4 / 2.5)  # of another size
+    assert Distribution((2.0, 4.0)).area(Distribution((3.0, 3.0, 3.0))) == pytest.approx(1.0 / 3.0)
+    assert isnan(one.area(Distribution()))
+
+
 def test_two_distributions_are_as_far_apart_as_their_farthest_percentile() -> None:
     rng = Random(1)
     one = Distribution(rng.uniform(1, 2) for _ in range(1000))
