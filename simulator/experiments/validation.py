@@ -23,6 +23,7 @@ TIMES: Final[tuple[tuple[str, Callable[[Served], Distribution]], ...]] = (
     ("TTFT", lambda run: run.ttft_ms),
     ("TPOT", lambda run: run.tpot_ms),
 )
+GREY: Final = "#64748b"
 HEAD: Final = ("load", "requests", "figure", "real", "simulated", "apart, %")
 
 
@@ -47,10 +48,10 @@ def run(seed: int) -> Findings:  # noqa: ARG001  the runs are recorded
         chance += _chance(load, runs)
         off += _off(load, there, ours)
         rows += _rows(load, there, ours)
-        for said, one, dashed in (("real", there, False), ("simulated", ours, True)):
-            for name, of in TIMES:
-                points = percentiles(of(one))
-                lines[name].append({"name": f"{load.name}, {said}", "points": points, "dashed": dashed})
+        for name, of in TIMES:
+            simulation = {"points": percentiles(of(ours)), "dashed": True, "colour": GREY}
+            lines[name].insert(0, {"name": f"{load.name}, simulated", **simulation})
+            lines[name].append({"name": f"{load.name}, real", "points": percentiles(of(there))})
     charts = {name.lower(): _chart(name, of) for name, of in lines.items()}
     return Findings(Table(HEAD, tuple(rows)), charts, _says(shares, chance, off, absent))
 
