@@ -55,6 +55,6 @@ def _first_s(served: Served, tokens: int) -> float:
 
 
 def _to(served: Served, tokens: int) -> list[Answer]:
-    """The answers to prompts of that length."""
-    arrivals = cycle(CALIBRATION.arrivals())
-    return [answer for answer, one in zip(served.answers, arrivals, strict=False) if one.input_tokens == tokens]
+    """The answers to prompts of that length that ended well."""
+    pairs = zip(served.answers, cycle(CALIBRATION.arrivals()), strict=False)
+    return [answer for answer, one in pairs if answer.ok and one.input_tokens == tokens]

@@ -59,6 +59,15 @@ def test_costs_are_found_again() -> None:
     assert found.kv_bytes_s == pytest.approx(put_in.kv_bytes_s, rel=0.5)
 
 
+@pytest.mark.long
+def test_the_recorded_costs_are_those_of_the_recorded_calibration() -> None:
+    record = recorded()
+    found, kept_there = costs(takes(record, CALIBRATION)), Costs(**record["costs"])
+    assert found.message_s == pytest.approx(kept_there.message_s, rel=0.1)
+    assert found.edge_s == pytest.approx(kept_there.edge_s, abs=5e-4)
+    assert found.kv_bytes_s == pytest.approx(kept_there.kv_bytes_s, rel=0.2)
+
+
 def test_a_request_that_was_sent_late_is_simulated_late() -> None:
     late = [Answer(700.0 if place == 3 else 0.0, 1.0, 1.0, 1.0) for place in range(len(ALONE.arrivals()))]
     first, again = simulated(ALONE, QUICK), simulated(ALONE, QUICK, [late])
