@@ -49,7 +49,7 @@ async def replay(load: Load) -> list[Answer]:
 
 
 async def _sent(url: str, arrivals: list[Arrival]) -> list[Answer]:
-    """What those after the warm-up got."""
+    """What those after the warm-up got. Raises RuntimeError where that did not end well: what follows says nothing."""
     bodies = [_body(one, number) for number, one in enumerate(arrivals)]
     timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
     gc.disable()
@@ -63,6 +63,11 @@ async def _sent(url: str, arrivals: list[Arrival]) -> list[Answer]:
             done = await asyncio.gather(*work)
     finally:
         gc.enable()
+    warm = sum(one.ok for one in done[: len(WARM_UP)])
+    if warm < len(WARM_UP):
+        raise RuntimeError(
+            f"{warm} of {len(WARM_UP)} requests of the warm-up ended well: see whether the machine is idle"
+        )
     return done[len(WARM_UP) :]
 
 

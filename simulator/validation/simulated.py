@@ -1,6 +1,7 @@
 """A load through the simulator, with the settings, the names and the sending times of a real run."""
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final
 
 from msgspec import structs
@@ -18,7 +19,6 @@ from simulator.network.straight import Straight
 from simulator.validation.loads import WARM_S, WARM_UP, Load
 from simulator.validation.record import Costs
 from simulator.validation.served import Answer, Served, Take
-from simulator.workload.arrival import Arrival
 
 PHASES: Final = 4
 """When heartbeats fall between the requests is chance: each run is simulated so many times, the load begins later by a
@@ -35,13 +35,13 @@ class _Named(Simulation):
 class _NamedGateway(Gateway):
     def __init__(
         self,
-        name: str,  # noqa: ARG002  the only one
+        name: str,
         bus: Bus,
         spec: FleetSpec,
         workers: dict[str, Worker],
         record: Callable[[Outcome], None],
     ) -> None:
-        super().__init__("gateway-1", bus, spec, workers, record)
+        super().__init__(f"gateway-{int(name[1:]) + 1}", bus, spec, workers, record)
 
 
 def simulated(load: Load, costs: Costs, takes: Sequence[Take] = ()) -> Served:
@@ -64,14 +64,10 @@ def _simulated(load: Load, costs: Costs, late_ms: Sequence[float], phase: float)
         outcomes[id(outcome.arrival)] = outcome
 
     simulation = _Named(spec, record, lambda clock: Straight(clock, costs.kv_bytes_s), _NamedGateway)
-    simulation.feed(sorted([*WARM_UP, *sent], key=_at))
+    simulation.feed(sorted([*WARM_UP, *sent], key=attrgetter("at")))
     simulation.run()
     edge_ms = 1000 * costs.edge_s
     return [_answer(outcomes[id(one)], late, edge_ms) for one, late in zip(sent, late_ms, strict=True)]
-
-
-def _at(arrival: Arrival) -> float:
-    return arrival.at
 
 
 def _spec(load: Load, costs: Costs) -> FleetSpec:
